@@ -1,0 +1,312 @@
+//! The tables of what is in the cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use parking_lot::Mutex;
+use sluice_crds::TrafficSplit;
+use sluice_xds::{Kind, Resource, ResourceName, Resources};
+
+use crate::{
+    facts::{ObjectKey, PodFacts, ServiceFacts, SliceFacts, SplitAge, SplitFacts, Template},
+    intern::Interner,
+};
+
+/// The kinds of objects that the world is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// `v1 Service`.
+    Service,
+    /// `discovery.k8s.io/v1 EndpointSlice`.
+    Slice,
+    /// `v1 Pod`.
+    Pod,
+    /// `sluice.dev/v1alpha1 TrafficSplit`.
+    Split,
+}
+
+/// The cluster as the mesh sees it.
+///
+/// Each `apply_*` and `remove` returns the names of the resources that may have changed, sorted:
+/// a superset, since versions are compared when resources are sent. Applying an object again, or
+/// a change that no resource shows, returns none.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) trust_domain: String,
+    pub(crate) services: HashMap<ObjectKey, ServiceFacts>,
+    pub(crate) vips: HashMap<IpAddr, ObjectKey>,
+    pub(crate) slices: HashMap<ObjectKey, SliceFacts>,
+    /// Service -> its slices.
+    pub(crate) slices_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// Pod -> the slices that hold it.
+    holders: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    pub(crate) pods: HashMap<ObjectKey, PodFacts>,
+    pub(crate) templates: Interner<Template>,
+    pub(crate) splits: HashMap<ObjectKey, Arc<SplitFacts>>,
+    /// Service -> the splits that name it, the one that holds first.
+    pub(crate) splits_of: HashMap<ObjectKey, BTreeMap<SplitAge, Arc<SplitFacts>>>,
+    /// Compiled resources, of names that were asked for.
+    pub(crate) compiled: Mutex<HashMap<ResourceName, Arc<Resource>>>,
+    pub(crate) generation: u64,
+}
+
+impl World {
+    /// An empty world; pods have SPIFFE ids of this trust domain.
+    #[must_use]
+    pub fn new(trust_domain: impl Into<String>) -> Self {
+        Self {
+            trust_domain: trust_domain.into(),
+            services: HashMap::new(),
+            vips: HashMap::new(),
+            slices: HashMap::new(),
+            slices_of: HashMap::new(),
+            holders: HashMap::new(),
+            pods: HashMap::new(),
+            templates: Interner::new(),
+            splits: HashMap::new(),
+            splits_of: HashMap::new(),
+            compiled: Mutex::default(),
+            generation: 0,
+        }
+    }
+
+    /// Takes in a Service that is new or has changed.
+    pub fn apply_service(&mut self, service: &Service) -> Vec<ResourceName> {
+        match (ServiceFacts::of(service), ObjectKey::of(&service.metadata)) {
+            (Some(facts), Some(key)) => self.put_service(key, Some(facts)),
+            (None, Some(key)) => self.put_service(key, None),
+            (_, None) => Vec::new(),
+        }
+    }
+
+    /// Takes in an EndpointSlice that is new or has changed.
+    pub fn apply_slice(&mut self, slice: &EndpointSlice) -> Vec<ResourceName> {
+        match ObjectKey::of(&slice.metadata) {
+            Some(key) => self.put_slice(key, SliceFacts::of(slice)),
+            None => Vec::new(),
+        }
+    }
+
+    /// Takes in a Pod that is new or has changed.
+    pub fn apply_pod(&mut self, pod: &Pod) -> Vec<ResourceName> {
+        let Some(key) = ObjectKey::of(&pod.metadata) else {
+            return Vec::new();
+        };
+        let facts = PodFacts::of(pod, &mut self.templates);
+        self.put_pod(key, Some(facts))
+    }
+
+    /// Takes in a TrafficSplit that is new or has changed.
+    pub fn apply_split(&mut self, split: &TrafficSplit) -> Vec<ResourceName> {
+        match SplitFacts::of(split) {
+            Some(facts) => self.put_split(facts.key.clone(), Some(facts)),
+            None => Vec::new(),
+        }
+    }
+
+    /// Takes out an object that is no more.
+    pub fn remove(&mut self, input: Input, key: &ObjectKey) -> Vec<ResourceName> {
+        let key = key.clone();
+        match input {
+            Input::Service => self.put_service(key, None),
+            Input::Slice => self.put_slice(key, None),
+            Input::Pod => self.put_pod(key, None),
+            Input::Split => self.put_split(key, None),
+        }
+    }
+
+    /// The objects that are known: after a watch was started over, those that its new list does
+    /// not hold are to be removed.
+    #[must_use]
+    pub fn known(&self, input: Input) -> Vec<ObjectKey> {
+        match input {
+            Input::Service => self.services.keys().cloned().collect(),
+            Input::Slice => self.slices.keys().cloned().collect(),
+            Input::Pod => self.pods.keys().cloned().collect(),
+            Input::Split => self.splits.keys().cloned().collect(),
+        }
+    }
+
+    /// Lets go of what was compiled for names that nobody wants any more.
+    pub fn trim(&self, wanted: impl Fn(&ResourceName) -> bool) {
+        let mut compiled = self.compiled.lock();
+        compiled.retain(|name, _| wanted(name));
+        compiled.shrink_to_fit();
+    }
+
+    /// The split that holds for a Service.
+    pub(crate) fn split(&self, service: &ObjectKey) -> Option<&Arc<SplitFacts>> {
+        self.splits_of.get(service)?.values().next()
+    }
+
+    fn put_service(&mut self, key: ObjectKey, facts: Option<ServiceFacts>) -> Vec<ResourceName> {
+        if self.services.get(&key) == facts.as_ref() {
+            return Vec::new();
+        }
+        let mut touched = BTreeSet::new();
+        if let Some(old) = self.services.remove(&key) {
+            touched.extend(old.resource_names());
+            for vip in &old.vips {
+                // The address may be another's by now.
+                if self.vips.get(vip) == Some(&key) {
+                    self.vips.remove(vip);
+                }
+            }
+        }
+        if let Some(new) = facts {
+            touched.extend(new.resource_names());
+            let vips = new.vips.iter();
+            self.vips.extend(vips.map(|vip| (*vip, key.clone())));
+            self.services.insert(key, new);
+        }
+        self.touched(touched)
+    }
+
+    fn put_slice(&mut self, key: ObjectKey, facts: Option<SliceFacts>) -> Vec<ResourceName> {
+        if self.slices.get(&key) == facts.as_ref() {
+            return Vec::new();
+        }
+        let mut touched = BTreeSet::new();
+        if let Some(old) = self.slices.remove(&key) {
+            touched.extend(self.endpoints_of(&old.service));
+            unlink(&mut self.slices_of, &old.service, &key);
+            for pod in old.pods() {
+                unlink(&mut self.holders, pod, &key);
+            }
+        }
+        if let Some(new) = facts {
+            touched.extend(self.endpoints_of(&new.service));
+            link(&mut self.slices_of, &new.service, &key);
+            for pod in new.pods() {
+                link(&mut self.holders, pod, &key);
+            }
+            self.slices.insert(key, new);
+        }
+        self.touched(touched)
+    }
+
+    fn put_pod(&mut self, key: ObjectKey, facts: Option<PodFacts>) -> Vec<ResourceName> {
+        if self.pods.get(&key) == facts.as_ref() {
+            return Vec::new();
+        }
+        let slices = self.holders.get(&key).into_iter().flatten();
+        let services: BTreeSet<_> = slices
+            .filter_map(|slice| self.slices.get(slice))
+            .map(|slice| &slice.service)
+            .collect();
+        let touched = services
+            .into_iter()
+            .flat_map(|service| self.endpoints_of(service))
+            .collect();
+        match facts {
+            Some(facts) => self.pods.insert(key, facts),
+            None => self.pods.remove(&key),
+        };
+        self.touched(touched)
+    }
+
+    fn put_split(&mut self, key: ObjectKey, facts: Option<SplitFacts>) -> Vec<ResourceName> {
+        let old = self.splits.get(&key).cloned();
+        if old.as_deref() == facts.as_ref() {
+            return Vec::new();
+        }
+        let new = facts.map(Arc::new);
+        let services: BTreeSet<_> = [&old, &new]
+            .into_iter()
+            .flatten()
+            .flat_map(|split| split.services())
+            .collect();
+        let before: Vec<_> = services.iter().map(|s| self.split(s).cloned()).collect();
+        if let Some(old) = old {
+            self.splits.remove(&key);
+            for service in old.services() {
+                if let Some(splits) = self.splits_of.get_mut(&service) {
+                    splits.remove(&old.age());
+                    if splits.is_empty() {
+                        self.splits_of.remove(&service);
+                    }
+                }
+            }
+        }
+        if let Some(new) = new {
+            for service in new.services() {
+                let splits = self.splits_of.entry(service).or_default();
+                splits.insert(new.age(), new.clone());
+            }
+            self.splits.insert(key, new);
+        }
+        let mut touched = BTreeSet::new();
+        for (service, before) in services.iter().zip(before) {
+            let after = self.split(service);
+            if before.as_ref() == after {
+                continue;
+            }
+            let Some(service) = self.services.get(service) else {
+                continue;
+            };
+            touched.extend(service.weighted_names());
+            let same_arms = match (&before, after) {
+                (Some(before), Some(after)) => before.selects_as(after),
+                _ => false,
+            };
+            if !same_arms {
+                touched.extend(service.endpoints_names());
+            }
+        }
+        self.touched(touched)
+    }
+
+    fn endpoints_of(&self, service: &ObjectKey) -> Vec<ResourceName> {
+        let service = self.services.get(service);
+        service.map_or_else(Vec::new, |service| service.endpoints_names().collect())
+    }
+
+    /// Every change ends here: what was compiled of these names is void.
+    fn touched(&mut self, touched: BTreeSet<ResourceName>) -> Vec<ResourceName> {
+        self.generation += 1;
+        let compiled = self.compiled.get_mut();
+        for name in &touched {
+            compiled.remove(name);
+        }
+        touched.into_iter().collect()
+    }
+}
+
+impl Resources for World {
+    fn get(&self, kind: Kind, name: &str) -> Option<Arc<Resource>> {
+        let key = ResourceName::new(kind, name);
+        if let Some(ready) = self.compiled.lock().get(&key) {
+            return Some(ready.clone());
+        }
+        let resource = Arc::new(self.resolve(kind, name)?.compile());
+        self.compiled.lock().insert(key, resource.clone());
+        Some(resource)
+    }
+
+    fn system_version(&self) -> String {
+        self.generation.to_string()
+    }
+}
+
+type Links = HashMap<ObjectKey, BTreeSet<ObjectKey>>;
+
+fn link(links: &mut Links, from: &ObjectKey, to: &ObjectKey) {
+    links.entry(from.clone()).or_default().insert(to.clone());
+}
+
+fn unlink(links: &mut Links, from: &ObjectKey, to: &ObjectKey) {
+    let Some(set) = links.get_mut(from) else {
+        return;
+    };
+    set.remove(to);
+    if set.is_empty() {
+        links.remove(from);
+    }
+}
