@@ -1,0 +1,363 @@
+//! What a table says of proxies, and what it does with peers that misbehave.
+#![allow(clippy::unwrap_used)]
+
+use sluice_evidence::{
+    AWAY_AFTER_MS, Cursor, FORGET_AFTER_MS, Identity, Refused, Standing, Table, relay, v1,
+};
+
+const SERVICE: &str = "shop/cart";
+
+fn entry(pod: &str, sequence: u64, fence: Option<i64>) -> relay::ProxyEntry {
+    relay::ProxyEntry {
+        pod_uid: format!("uid-{pod}"),
+        namespace: "shop".to_owned(),
+        pod: pod.to_owned(),
+        sequence,
+        connected: true,
+        applied: fence
+            .into_iter()
+            .map(|fence| v1::AppliedSplit {
+                service: SERVICE.to_owned(),
+                fence,
+            })
+            .collect(),
+        views: vec![SERVICE.to_owned()],
+        ..Default::default()
+    }
+}
+
+fn record(fence: i64, coined: u64, server_errors: u64) -> v1::Record {
+    v1::Record {
+        service: SERVICE.to_owned(),
+        revision: "rev".to_owned(),
+        fence,
+        stable: Some(v1::ArmCounts {
+            coined,
+            ..Default::default()
+        }),
+        candidate: Some(v1::ArmCounts {
+            coined,
+            server_errors,
+            ..Default::default()
+        }),
+    }
+}
+
+fn candidate_requests(cursor: &mut Cursor, table: &Table, after_fence: i64) -> u64 {
+    let services = [SERVICE.to_owned()];
+    cursor
+        .take(table, &services, "rev", after_fence)
+        .iter()
+        .map(|(_, stratum)| stratum.candidate.requests)
+        .sum()
+}
+
+#[test]
+fn each_proxy_is_applied_behind_or_away() {
+    let mut table = Table::new("leader", 0);
+    let now = 100_000;
+    table.merge("a", &entry("new", 1, Some(7)), now).unwrap();
+    table.merge("a", &entry("later", 1, Some(8)), now).unwrap();
+    table.merge("a", &entry("old", 1, Some(6)), now).unwrap();
+    table.merge("a", &entry("bare", 1, None), now).unwrap();
+    let mut silent = entry("silent", 1, Some(7));
+    silent.silent_ms = AWAY_AFTER_MS as u64 + 1;
+    table.merge("a", &silent, now).unwrap();
+    let mut elsewhere = entry("elsewhere", 1, None);
+    elsewhere.views = vec!["shop/other".to_owned()];
+    table.merge("a", &elsewhere, now).unwrap();
+
+    let standing = table.standing(SERVICE, 7, now);
+    assert_eq!(
+        standing,
+        Standing {
+            expected: 5,
+            applied: 2,
+            behind: 2,
+            away: 1,
+            laggards: vec![
+                "shop/bare: has no route of it yet".to_owned(),
+                "shop/old: routes by fence 6".to_owned(),
+                "shop/silent: not heard of for 10 s".to_owned(),
+            ],
+            refusal: None,
+        }
+    );
+}
+
+#[test]
+fn at_most_ten_laggards_are_named() {
+    let mut table = Table::new("leader", 0);
+    for n in 0..30 {
+        table
+            .merge("a", &entry(&format!("p{n}"), 1, None), 0)
+            .unwrap();
+    }
+    let standing = table.standing(SERVICE, 1, 0);
+    assert_eq!((standing.behind, standing.laggards.len()), (30, 10));
+}
+
+#[test]
+fn the_replica_with_the_newest_contact_says_what_a_proxy_routes_by() {
+    let mut table = Table::new("leader", 0);
+    table.merge("b", &entry("p", 3, Some(7)), 9_000).unwrap();
+    let mut left = entry("p", 900, Some(6));
+    left.connected = false;
+    left.silent_ms = 4_000;
+    table.merge("a", &left, 10_000).unwrap();
+    let standing = table.standing(SERVICE, 7, 10_000);
+    assert_eq!((standing.expected, standing.applied), (1, 1));
+}
+
+#[test]
+fn a_late_entry_of_one_replica_changes_nothing() {
+    let mut table = Table::new("leader", 0);
+    table.merge("a", &entry("p", 5, Some(7)), 1_000).unwrap();
+    table.merge("a", &entry("p", 4, Some(6)), 2_000).unwrap();
+    assert_eq!(table.standing(SERVICE, 7, 2_000).applied, 1);
+}
+
+#[test]
+fn a_replaced_process_is_not_waited_for() {
+    let mut table = Table::new("leader", 0);
+    table.merge("a", &entry("p", 1, Some(6)), 0).unwrap();
+    let mut restarted = entry("p", 1, Some(7));
+    restarted.process_start_ms = 99;
+    table.merge("a", &restarted, 5_000).unwrap();
+    let standing = table.standing(SERVICE, 7, 20_000);
+    assert_eq!((standing.expected, standing.away), (1, 1));
+    let standing = table.standing(SERVICE, 7, 6_000);
+    assert_eq!((standing.expected, standing.applied), (1, 1));
+}
+
+#[test]
+fn a_deleted_pod_is_not_waited_for_but_its_counters_still_count() {
+    let mut table = Table::new("leader", 0);
+    let mut told = entry("p", 1, None);
+    told.records = vec![record(7, 10, 0)];
+    table.merge("a", &told, 0).unwrap();
+    table.forget("uid-p");
+    told.sequence = 2;
+    table.merge("a", &told, 1_000).unwrap();
+    told.process_start_ms = 5;
+    table.merge("a", &told, 1_000).unwrap();
+    assert_eq!(table.standing(SERVICE, 7, 1_000), Standing::default());
+    assert_eq!(table.pod_uids().count(), 0);
+    assert_eq!(candidate_requests(&mut Cursor::default(), &table, 0), 20);
+}
+
+#[test]
+fn a_proxy_silent_for_ten_minutes_is_forgotten_and_counted_only_once_when_it_returns() {
+    let mut table = Table::new("leader", 0);
+    let mut cursor = Cursor::default();
+    let mut told = entry("p", 1, None);
+    told.records = vec![record(7, 10, 0)];
+    table.merge("a", &told, 0).unwrap();
+    assert_eq!(candidate_requests(&mut cursor, &table, 0), 10);
+
+    let later = FORGET_AFTER_MS as u64 + 1;
+    table.expire(later);
+    assert_eq!(table.standing(SERVICE, 7, later), Standing::default());
+    told.silent_ms = later;
+    table.merge("b", &told, later).unwrap();
+    assert_eq!(table.pod_uids().count(), 0, "an old entry revives nobody");
+
+    told.silent_ms = 0;
+    told.records = vec![record(7, 12, 0)];
+    table.merge("b", &told, later).unwrap();
+    assert_eq!(candidate_requests(&mut cursor, &table, 0), 2);
+}
+
+#[test]
+fn a_refusal_is_shown_for_the_service_it_is_about_and_for_no_other() {
+    let mut table = Table::new("leader", 0);
+    let mut told = entry("p", 1, Some(6));
+    told.rejections = vec![v1::Rejection {
+        type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned(),
+        name: "outbound|80|candidate|cart.shop.svc.cluster.local".to_owned(),
+        reason: "lb_policy RANDOM is not supported".to_owned(),
+    }];
+    table.merge("a", &told, 0).unwrap();
+    assert_eq!(
+        table.standing(SERVICE, 7, 0).refusal.unwrap(),
+        "shop/p refuses outbound|80|candidate|cart.shop.svc.cluster.local: lb_policy RANDOM is not supported"
+    );
+    told.sequence = 2;
+    told.rejections[0].name = "outbound|80||oxcart.shop.svc.cluster.local".to_owned();
+    table.merge("a", &told, 0).unwrap();
+    assert_eq!(table.standing(SERVICE, 7, 0).refusal, None);
+}
+
+#[test]
+fn a_replica_streams_the_whole_first_and_changes_later() {
+    let identity = |pod: &str| Identity {
+        pod_uid: format!("uid-{pod}"),
+        pod: pod.to_owned(),
+        ..Default::default()
+    };
+    let report = |records: Vec<v1::Record>| v1::ProxyReport {
+        process_start_ms: 1,
+        records,
+        ..Default::default()
+    };
+    let mut serving = Table::new("a", 1_000);
+    let mut leader = Table::new("leader", 5_000);
+    let mut send = |serving: &Table, since: u64| {
+        let entries = serving.outgoing(since, 50);
+        for entry in &entries {
+            leader.merge("a", entry, 99).unwrap();
+        }
+        let sizes: Vec<_> = entries.iter().map(|e| e.records.len()).collect();
+        (
+            sizes,
+            candidate_requests(&mut Cursor::default(), &leader, 0),
+        )
+    };
+
+    let both = vec![record(1, 10, 1), record(2, 5, 0)];
+    serving
+        .report(&identity("p"), &report(both), &[], 10)
+        .unwrap();
+    serving
+        .report(&identity("q"), &report(vec![]), &[], 20)
+        .unwrap();
+    assert_eq!(send(&serving, 0), (vec![2, 0], 15));
+
+    let since = serving.sequence();
+    assert_eq!(send(&serving, since), (vec![], 15), "nothing changed");
+    serving
+        .report(&identity("p"), &report(vec![record(2, 8, 0)]), &[], 30)
+        .unwrap();
+    assert_eq!(send(&serving, since), (vec![1], 18), "only what changed");
+
+    let since = serving.sequence();
+    serving.disconnected("uid-q", 1);
+    serving.set_views("uid-q", &[SERVICE.to_owned()]);
+    let entry = &serving.outgoing(since, 120)[0];
+    assert_eq!(
+        (entry.pod.as_str(), entry.connected, entry.silent_ms),
+        ("q", false, 100)
+    );
+    assert_eq!(entry.views, [SERVICE]);
+}
+
+#[test]
+fn a_replica_that_starts_again_supersedes_what_it_said_before() {
+    let mut leader = Table::new("leader", 0);
+    let identity = Identity {
+        pod_uid: "uid".to_owned(),
+        ..Default::default()
+    };
+    for (started_ms, fence) in [(1_000, 6), (2_000, 7)] {
+        let mut serving = Table::new("a", started_ms);
+        let report = v1::ProxyReport {
+            applied: vec![v1::AppliedSplit {
+                service: SERVICE.to_owned(),
+                fence,
+            }],
+            ..Default::default()
+        };
+        serving.report(&identity, &report, &[], 0).unwrap();
+        leader.merge("a", &serving.outgoing(0, 0)[0], 0).unwrap();
+    }
+    assert_eq!(leader.standing(SERVICE, 7, 0).applied, 1);
+}
+
+#[test]
+fn a_hostile_proxy_takes_a_bounded_place_and_what_is_left_out_is_counted() {
+    let mut table = Table::new("leader", 0);
+    let mut told = entry("p", 1, None);
+    told.records = (0..1_000).map(|fence| record(fence, 1, 0)).collect();
+    told.records.push(v1::Record {
+        service: "s".repeat(10_000),
+        ..record(2_000, 1, 0)
+    });
+    told.records.push(v1::Record {
+        revision: "r".repeat(10_000),
+        ..record(2_000, 1, 0)
+    });
+    told.applied = (0..10_000)
+        .map(|n| v1::AppliedSplit {
+            service: format!("shop/s{n}"),
+            fence: 1,
+        })
+        .collect();
+    told.rejections = vec![
+        v1::Rejection {
+            name: "x".repeat(100_000),
+            reason: "é".repeat(100_000),
+            ..Default::default()
+        };
+        1_000
+    ];
+    let dropped = table.merge("a", &told, 0).unwrap();
+    assert_eq!(dropped, 744 + 2 + 5_904 + 936);
+    assert_eq!(table.dropped(), dropped);
+    assert_eq!(
+        candidate_requests(&mut Cursor::default(), &table, -1),
+        256,
+        "the newest fences stay"
+    );
+
+    for start in 0..100 {
+        told.process_start_ms = start;
+        table.merge("a", &told, 0).unwrap();
+    }
+    assert_eq!(table.pod_uids().count(), 8, "lives of one pod");
+}
+
+#[test]
+fn entries_without_a_pod_or_with_endless_names_are_refused() {
+    let mut table = Table::new("leader", 0);
+    let anonymous = relay::ProxyEntry::default();
+    assert_eq!(table.merge("a", &anonymous, 0), Err(Refused::NoPod));
+    let endless = entry(&"p".repeat(300), 1, None);
+    assert!(matches!(
+        table.merge("a", &endless, 0),
+        Err(Refused::TooLong { max: 253, .. })
+    ));
+    assert_eq!(table.pod_uids().count(), 0);
+}
+
+#[test]
+fn counters_at_the_end_of_their_range_neither_wrap_nor_panic() {
+    let mut table = Table::new("leader", 0);
+    let mut told = entry("p", u64::MAX, Some(i64::MAX));
+    told.silent_ms = 5;
+    let everything = v1::ArmCounts {
+        coined: u64::MAX,
+        server_errors: u64::MAX,
+        grpc_errors: u64::MAX,
+        ..Default::default()
+    };
+    told.records = vec![v1::Record {
+        candidate: Some(everything),
+        ..record(i64::MAX, u64::MAX, 0)
+    }];
+    table.merge("a", &told, 0).unwrap();
+    let services = [SERVICE.to_owned()];
+    let strata = Cursor::default().take(&table, &services, "rev", 0);
+    assert_eq!(strata[0].1.candidate.failures, u64::MAX);
+}
+
+#[test]
+fn evidence_of_closed_fences_and_other_revisions_is_not_taken() {
+    let mut table = Table::new("leader", 0);
+    let mut told = entry("p", 1, None);
+    told.records = vec![record(6, 1, 0), record(7, 10, 0)];
+    told.records.push(v1::Record {
+        revision: "other".to_owned(),
+        ..record(7, 100, 0)
+    });
+    told.records.push(v1::Record {
+        service: "shop/other".to_owned(),
+        ..record(7, 1_000, 0)
+    });
+    table.merge("a", &told, 0).unwrap();
+    let mut cursor = Cursor::default();
+    assert_eq!(candidate_requests(&mut cursor, &table, 6), 10);
+    let both = [SERVICE.to_owned(), "shop/other".to_owned()];
+    let strata = cursor.take(&table, &both, "rev", 6);
+    assert_eq!(strata.len(), 1, "only the service that is new");
+    assert_eq!(strata[0].1.candidate.requests, 1_000);
+}

@@ -1,0 +1,226 @@
+//! Conditions after kstatus (kubernetes-sigs/cli-utils, pkg/kstatus): Reconciling and Stalled
+//! are abnormal and absent when all is well; Ready is always there.
+
+use crate::Millis;
+use crate::decide::MISSING_PATIENCE_MS;
+use crate::observation::{Observation, Workload};
+use crate::policy::{Policy, PolicyError};
+use crate::state::{PauseReason, Phase, State};
+
+/// One condition, without its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Ready, Reconciling or Stalled.
+    pub kind: &'static str,
+    /// True, False or Unknown.
+    pub status: &'static str,
+    /// CamelCase.
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// All conditions of a rollout.
+#[must_use]
+pub fn conditions(
+    policy: Result<&Policy, &PolicyError>,
+    state: &State,
+    seen: &Observation,
+    now: Millis,
+) -> Vec<Condition> {
+    match verdict(policy, state, seen, now) {
+        Standing::Ready(message) => vec![condition("Ready", "True", "Stable", message)],
+        Standing::Moving(reason, message) => vec![
+            condition("Ready", "Unknown", reason, message.clone()),
+            condition("Reconciling", "True", reason, message),
+        ],
+        Standing::Stuck(reason, message) => vec![
+            condition("Ready", "False", reason, message.clone()),
+            condition("Stalled", "True", reason, message),
+        ],
+    }
+}
+
+/// The step for people: `2/5`, or nothing.
+#[must_use]
+pub fn step_text(policy: &Policy, state: &State) -> String {
+    state.phase.step().map_or_else(String::new, |step| {
+        format!("{}/{}", step + 1, policy.steps.len())
+    })
+}
+
+enum Standing {
+    Ready(String),
+    Moving(&'static str, String),
+    Stuck(&'static str, String),
+}
+
+fn condition(
+    kind: &'static str,
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+) -> Condition {
+    Condition {
+        kind,
+        status,
+        reason,
+        message,
+    }
+}
+
+fn verdict(
+    policy: Result<&Policy, &PolicyError>,
+    state: &State,
+    seen: &Observation,
+    now: Millis,
+) -> Standing {
+    let policy = match policy {
+        Ok(policy) => policy,
+        Err(error) => return Standing::Stuck("InvalidSpec", error.to_string()),
+    };
+    if let Some(obstacle) = obstacle(state, seen, now) {
+        return obstacle;
+    }
+    let revision = state
+        .candidate
+        .as_ref()
+        .map_or("", |c| c.arm.revision.as_str());
+    let moving = |reason, message| Standing::Moving(reason, message);
+    match &state.phase {
+        Phase::Idle => idle(state),
+        Phase::Preparing => moving("Preparing", preparing(state, revision)),
+        Phase::Shifting { .. } => moving(
+            "Shifting",
+            format!(
+                "{revision} at {} %, step {}: waiting for {}",
+                state.weight,
+                step_text(policy, state),
+                waiting_for(seen, state)
+            ),
+        ),
+        Phase::Observing { .. } => moving(
+            "Observing",
+            format!(
+                "{revision} at {} %, step {}: {} of {} requests that the verdict needs",
+                state.weight,
+                step_text(policy, state),
+                seen.evidence.candidate.requests,
+                seen.evidence.needed
+            ),
+        ),
+        Phase::Paused { why, .. } => paused(why, revision, state),
+        Phase::Promoting { .. } => moving("Promoting", format!("{revision} becomes stable")),
+        Phase::RollingBack { .. } => moving("RollingBack", state.verdict.clone()),
+        Phase::Rejected { .. } => Standing::Stuck(
+            "RolledBack",
+            state.rejected.first().map_or_else(
+                || "the revision is rejected".to_owned(),
+                |r| {
+                    format!(
+                        "revision {} is rejected: {}. Commit a fix, revert, or set spec.retry",
+                        r.revision, r.why
+                    )
+                },
+            ),
+        ),
+    }
+}
+
+fn idle(state: &State) -> Standing {
+    match &state.stable {
+        Some(stable) => Standing::Ready(format!("revision {} serves", stable.revision)),
+        None => Standing::Moving(
+            "FirstDeployment",
+            "the workload's first revision is not complete yet".to_owned(),
+        ),
+    }
+}
+
+fn preparing(state: &State, revision: &str) -> String {
+    if state.verdict.is_empty() {
+        return format!("{revision} gets its first pods");
+    }
+    state.verdict.clone()
+}
+
+fn paused(why: &PauseReason, revision: &str, state: &State) -> Standing {
+    let at = format!("{revision} at {} %", state.weight);
+    match why {
+        PauseReason::Step => {
+            Standing::Moving("Paused", format!("{at}: a pause step waits for `resume`"))
+        }
+        PauseReason::Command => Standing::Moving(
+            "Paused",
+            format!("{at}: paused by command, waits for `resume`"),
+        ),
+        PauseReason::SharedOutage => Standing::Moving("SharedOutage", state.verdict.clone()),
+        PauseReason::Condemned => Standing::Stuck(
+            "Condemned",
+            format!("{}; say abort or retry", state.verdict),
+        ),
+    }
+}
+
+fn waiting_for(seen: &Observation, state: &State) -> String {
+    let split = &seen.split;
+    if split.fence != Some(state.fence) || split.behind > 0 {
+        return format!("{} of {} proxies to apply it", split.behind, split.expected);
+    }
+    if !split.complete {
+        return "the replicas that serve proxies to report".to_owned();
+    }
+    "capacity".to_owned()
+}
+
+/// Something outside the rollout forbids any move.
+fn obstacle(state: &State, seen: &Observation, now: Millis) -> Option<Standing> {
+    if let Some(other) = &seen.conflict {
+        return Some(Standing::Stuck(
+            "Conflict",
+            format!("the older MeshRollout {other} governs this workload: remove one of the two"),
+        ));
+    }
+    if let Some(message) = missing(seen) {
+        let late = state
+            .missing_since
+            .is_some_and(|since| now >= since + MISSING_PATIENCE_MS);
+        let reason = "NotFound";
+        return Some(if late {
+            Standing::Stuck(reason, message)
+        } else {
+            Standing::Moving(reason, message)
+        });
+    }
+    if let Workload::Deployment(view) = &seen.workload
+        && let Some(manager) = &view.paused_by_git
+    {
+        return Some(Standing::Stuck(
+            "PausedByGit",
+            format!(
+                "{manager} sets spec.paused of the Deployment: remove that line from git, Sluice holds releases itself"
+            ),
+        ));
+    }
+    seen.split.refusal.as_ref().map(|refusal| {
+        Standing::Stuck(
+            "ProxyRefused",
+            format!("a proxy refused its configuration: {refusal}"),
+        )
+    })
+}
+
+fn missing(seen: &Observation) -> Option<String> {
+    if seen.workload == Workload::Missing {
+        return Some("the workload does not exist: create it, or mend spec.workload".to_owned());
+    }
+    if !seen.missing_services.is_empty() {
+        return Some(format!(
+            "Service {} does not exist: create it, or mend spec.services",
+            seen.missing_services.join(", ")
+        ));
+    }
+    seen.services.is_empty().then(|| {
+        "no Service selects the workload's pods: create one, or name it in spec.services".to_owned()
+    })
+}

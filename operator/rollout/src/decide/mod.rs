@@ -1,0 +1,75 @@
+//! `decide`: the rollout's state machine.
+//!
+//! Each call is one turn: it looks at the obstacles, at what git wants, at commands and
+//! verdicts, and then moves the current phase on, as far as the observation allows. A turn with
+//! nothing new gives an equal state and no notes.
+
+mod command;
+mod phases;
+mod subject;
+mod target;
+mod turn;
+
+use crate::Millis;
+use crate::observation::{Observation, Workload};
+use crate::policy::Policy;
+use crate::state::State;
+use subject::Subject;
+use turn::Turn;
+
+/// How long a missing workload or Service is waited for before it is an error, ms.
+pub const MISSING_PATIENCE_MS: i64 = 120_000;
+/// How long a rollback waits for proxies to apply weight 0 before pods go, ms.
+pub const ROLLBACK_PATIENCE_MS: i64 = 10_000;
+/// Ended rollouts that are remembered.
+pub const HISTORY: usize = 10;
+
+/// What a turn came to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decision {
+    /// The new state; equal to the old one when nothing changed.
+    pub state: State,
+    /// What to tell people, once, after the state is written.
+    pub notes: Vec<Note>,
+    /// When to look again although nothing changes.
+    pub again_at: Option<Millis>,
+}
+
+/// Something to tell people; becomes an Event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Whether it is good or bad news.
+    pub kind: NoteKind,
+    /// CamelCase, for machines.
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Whether a note is good or bad news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoteKind {
+    /// As it should be.
+    Normal,
+    /// Somebody should look.
+    Warning,
+}
+
+/// Moves the rollout on.
+#[must_use]
+pub fn decide(policy: &Policy, state: &State, seen: &Observation, now: Millis) -> Decision {
+    let mut turn = Turn::new(policy, state, seen, now);
+    if turn.blocked() {
+        return turn.end();
+    }
+    let subject = match &seen.workload {
+        Workload::Missing => return turn.end(),
+        Workload::Deployment(view) => Subject::of_deployment(view),
+        Workload::Subsets(view) => Subject::of_subsets(policy, view),
+    };
+    turn.follow_git(&subject);
+    turn.obey(&subject);
+    turn.judge(&subject);
+    turn.advance(&subject);
+    turn.end()
+}

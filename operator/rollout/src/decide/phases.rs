@@ -1,0 +1,379 @@
+//! The verdicts, and what each phase waits for.
+
+use sluice_crds::OnNoTraffic;
+
+use super::ROLLBACK_PATIENCE_MS;
+use super::subject::Subject;
+use super::turn::Turn;
+use crate::policy::{PolicyStep, pods_for};
+use crate::state::{Outcome, PauseReason, Phase, PromotionStage};
+
+/// Above this weight the coin says little: a breach is looked at here first.
+const TELLING_WEIGHT: i32 = 50;
+
+impl Turn<'_> {
+    /// Verdicts against the candidate come before everything that could help it.
+    pub(super) fn judge(&mut self, subject: &Subject) {
+        let Some(candidate) = self.candidate().filter(|c| !c.condemned) else {
+            return;
+        };
+        if self.past_return() {
+            return;
+        }
+        let Some(why) = self
+            .seen
+            .evidence
+            .condemned
+            .clone()
+            .or_else(|| self.deadline(candidate.started, candidate.paused_ms))
+        else {
+            return;
+        };
+        if subject.stable_ready == 0 && self.state.weight > 0 {
+            self.state.verdict = format!("Rollback waits for a ready stable pod: {why}");
+            self.warn("NoStablePod", self.state.verdict.clone());
+            return;
+        }
+        self.condemn(&why);
+    }
+
+    /// Why the time is over; sets the timer otherwise. Paused time does not count.
+    fn deadline(&self, started: i64, paused_ms: i64) -> Option<String> {
+        if matches!(self.state.phase, Phase::Paused { .. }) {
+            return None;
+        }
+        let spent = self.now - started - paused_ms;
+        (spent >= self.policy.deadline_ms).then(|| {
+            format!(
+                "the deadline of {} s is over, and the evidence did not suffice ({} of {} requests)",
+                self.policy.deadline_ms / 1000,
+                self.seen.evidence.candidate.requests,
+                self.seen.evidence.needed
+            )
+        })
+    }
+
+    /// Moves the phase on, as far as what is seen allows.
+    pub(super) fn advance(&mut self, subject: &Subject) {
+        let Some(candidate) = self.candidate() else {
+            if let Phase::RollingBack { .. } = self.state.phase {
+                self.state.phase = Phase::Idle;
+            }
+            return;
+        };
+        if !candidate.condemned && !self.past_return() {
+            let deadline = candidate.started + candidate.paused_ms + self.policy.deadline_ms;
+            self.wake_at(deadline.max(self.now + 1));
+        }
+        match self.state.phase.clone() {
+            Phase::Idle => {}
+            Phase::Preparing => self.prepare(subject),
+            Phase::Shifting { step } => self.shift(subject, step),
+            Phase::Observing { step, since } => self.observe(subject, step, since),
+            Phase::Paused { step, why, since } => self.paused(subject, step, &why, since),
+            Phase::Promoting { stage } => self.promote(subject, stage),
+            Phase::RollingBack { since } => self.roll_back(since),
+            Phase::Rejected { since } => self.keep_rejected(since),
+        }
+    }
+
+    fn prepare(&mut self, subject: &Subject) {
+        self.warn_of_trouble(subject);
+        if self.candidate().is_some_and(|c| c.started == self.now) {
+            // What is seen may be pods of an earlier try: the beginning is a turn of its own.
+            self.wake_at(self.now + 1);
+            return;
+        }
+        let needed = pods_for(self.policy.capacity_weight_at(0), subject.replicas);
+        if subject.candidate_ready < needed {
+            return;
+        }
+        self.enter(0);
+        if let Phase::Shifting { step } = self.state.phase {
+            self.shift(subject, step);
+        }
+    }
+
+    fn warn_of_trouble(&mut self, subject: &Subject) {
+        let Some(trouble) = subject.candidate().and_then(|c| c.trouble.clone()) else {
+            return;
+        };
+        let verdict = format!("Candidate pods do not start: {trouble}");
+        if self.state.verdict != verdict {
+            self.warn("CandidatePods", trouble);
+            self.state.verdict = verdict;
+        }
+    }
+
+    /// Capacity first, then the weight, then every proxy has it: the step is under observation.
+    fn shift(&mut self, subject: &Subject, step: usize) {
+        let target = self.target(step);
+        if !self.bring_weight(subject, target) || !self.applied() {
+            return;
+        }
+        self.state.phase = Phase::Observing {
+            step,
+            since: self.now,
+        };
+        self.observe(subject, step, self.now);
+    }
+
+    fn target(&self, step: usize) -> i32 {
+        let weight = self.policy.weight_at(step);
+        if self.candidate().is_some_and(|c| c.stepped_down) {
+            weight.min(TELLING_WEIGHT)
+        } else {
+            weight
+        }
+    }
+
+    /// Sets the weight that the ready pods allow; true when that is the target.
+    fn bring_weight(&mut self, subject: &Subject, target: i32) -> bool {
+        let needed = pods_for(target, subject.replicas);
+        if subject.candidate_ready >= needed {
+            if self.state.weight != target {
+                self.set_weight(target);
+                let revision = &subject.wanted.revision;
+                self.note("Weight", format!("revision {revision} gets {target} %"));
+            }
+            return true;
+        }
+        let allowed = 100 * subject.candidate_ready.max(0) / subject.replicas.max(1);
+        if self.state.weight > allowed {
+            self.set_weight(allowed);
+            self.warn(
+                "CapacityLost",
+                format!(
+                    "{} of {needed} candidate pods are ready: weight lowered to {allowed} %",
+                    subject.candidate_ready
+                ),
+            );
+        }
+        false
+    }
+
+    fn observe(&mut self, subject: &Subject, step: usize, since: i64) {
+        let evidence = &self.seen.evidence;
+        if let Some(outage) = evidence.shared_outage.clone() {
+            self.warn("SharedOutage", outage.clone());
+            self.state.verdict = format!("Paused: {outage}");
+            self.state.phase = Phase::Paused {
+                step,
+                why: PauseReason::SharedOutage,
+                since: self.now,
+            };
+            return;
+        }
+        self.step_down_or_up(step);
+        let target = self.target(step);
+        if !self.bring_weight(subject, target) || !self.applied() {
+            return;
+        }
+        let PolicyStep::Weight { hold_ms, .. } = self.policy.steps[step] else {
+            return;
+        };
+        let hurried = self.candidate().is_some_and(|c| c.promote_now);
+        if hurried {
+            self.pass(subject, step);
+            return;
+        }
+        if self.now < since + hold_ms {
+            self.wake_at(since + hold_ms);
+            return;
+        }
+        if subject.candidate().is_some_and(|c| c.ungated > 0) {
+            return;
+        }
+        let at_telling = target == self.policy.weight_at(step);
+        let silent = self.seen.evidence.in_step == 0 && target < 100;
+        match self.policy.on_no_traffic {
+            OnNoTraffic::Rollback if silent => {
+                self.condemn("no request came in the step's hold (onNoTraffic: Rollback)");
+            }
+            OnNoTraffic::Advance if silent => self.pass(subject, step),
+            _ if self.seen.evidence.sufficient && at_telling => self.pass(subject, step),
+            _ => {}
+        }
+    }
+
+    /// A breach above 50 % first sets the weight to 50, where fault and outage can be told
+    /// apart; when it is over there, the step goes on.
+    fn step_down_or_up(&mut self, step: usize) {
+        let breach = self.seen.evidence.breach.clone();
+        let high = self.policy.weight_at(step) > TELLING_WEIGHT;
+        let Some(candidate) = &mut self.state.candidate else {
+            return;
+        };
+        if let Some(breach) = breach.filter(|_| high && !candidate.stepped_down) {
+            candidate.stepped_down = true;
+            self.state.verdict = format!("Weight back to {TELLING_WEIGHT} %: {breach}");
+            self.warn("SteppedDown", breach);
+        } else if candidate.stepped_down
+            && self.seen.evidence.breach.is_none()
+            && self.seen.evidence.sufficient
+            && self.state.weight == TELLING_WEIGHT
+            && self.applied()
+        {
+            if let Some(candidate) = &mut self.state.candidate {
+                candidate.stepped_down = false;
+            }
+            self.note(
+                "SteppedUp",
+                "the breach is over at 50 %: the step goes on".to_owned(),
+            );
+            self.state.phase = Phase::Shifting { step };
+        }
+    }
+
+    fn pass(&mut self, subject: &Subject, step: usize) {
+        let evidence = &self.seen.evidence;
+        self.note(
+            "StepPassed",
+            format!(
+                "{} % passed: candidate failed {} of {} requests, stable {} of {}",
+                self.state.weight,
+                evidence.candidate.failures,
+                evidence.candidate.requests,
+                evidence.stable.failures,
+                evidence.stable.requests
+            ),
+        );
+        self.enter(step + 1);
+        match self.state.phase.clone() {
+            Phase::Shifting { step } => self.shift(subject, step),
+            Phase::Promoting { stage } => self.promote(subject, stage),
+            _ => {}
+        }
+    }
+
+    fn paused(&mut self, subject: &Subject, step: usize, why: &PauseReason, since: i64) {
+        match why {
+            PauseReason::Condemned => {}
+            PauseReason::SharedOutage => {
+                if self.seen.evidence.shared_outage.is_none() {
+                    self.leave_pause();
+                    self.note("Resumed", "stable keeps its promise again".to_owned());
+                    self.state.verdict = String::new();
+                    self.state.phase = Phase::Shifting { step };
+                }
+            }
+            PauseReason::Command => {
+                self.bring_weight(subject, self.state.weight);
+            }
+            PauseReason::Step => {
+                self.bring_weight(subject, self.state.weight);
+                let PolicyStep::Pause {
+                    duration_ms: Some(duration),
+                } = self.policy.steps[step]
+                else {
+                    return;
+                };
+                if self.now < since + duration {
+                    self.wake_at(since + duration);
+                    return;
+                }
+                self.leave_pause();
+                self.enter(step + 1);
+            }
+        }
+    }
+
+    /// The weight is no lease any more, and gates open: a new decision about traffic.
+    pub(super) fn begin_promotion(&mut self) {
+        self.state.phase = Phase::Promoting {
+            stage: PromotionStage::OpenGates,
+        };
+        self.next_fence();
+        self.note(
+            "Promoting",
+            "all steps are passed: the revision becomes stable".to_owned(),
+        );
+    }
+
+    fn promote(&mut self, subject: &Subject, stage: PromotionStage) {
+        let Some(view) = subject.deployment else {
+            if self.bring_weight(subject, 100) && self.applied() {
+                self.promoted();
+            }
+            return;
+        };
+        match stage {
+            PromotionStage::OpenGates => {
+                let full = subject
+                    .candidate()
+                    .is_some_and(|c| c.replicas == view.replicas && c.ready >= view.replicas);
+                if self.bring_weight(subject, 100) && full && self.applied() {
+                    self.state.phase = Phase::Promoting {
+                        stage: PromotionStage::Adopt,
+                    };
+                }
+            }
+            PromotionStage::Adopt => {
+                if subject.adopted() {
+                    self.state.phase = Phase::Promoting {
+                        stage: PromotionStage::Release,
+                    };
+                }
+            }
+            PromotionStage::Release => {
+                if view.complete && !view.paused {
+                    self.promoted();
+                }
+            }
+        }
+    }
+
+    fn promoted(&mut self) {
+        let Some(candidate) = self.state.candidate.take() else {
+            return;
+        };
+        let evidence = &self.seen.evidence;
+        let why = format!(
+            "failed {} of {} requests, stable {} of {}",
+            evidence.candidate.failures,
+            evidence.candidate.requests,
+            evidence.stable.failures,
+            evidence.stable.requests
+        );
+        self.state.verdict = format!("Promoted: {why}");
+        self.note(
+            "Promoted",
+            format!("revision {} is stable: {why}", candidate.arm.revision),
+        );
+        self.remember(candidate.arm.revision.clone(), Outcome::Promoted, &why);
+        let mode_b = self.policy.versions.is_some();
+        self.state.stable = Some(candidate.arm);
+        // Mode A's pods are the Deployment's own now, found without a label value.
+        if !mode_b && let Some(stable) = &mut self.state.stable {
+            stable.pod_label_values.clear();
+        }
+        self.state.weight = if mode_b { 100 } else { 0 };
+        self.state.phase = Phase::Idle;
+        self.next_fence();
+    }
+
+    fn roll_back(&mut self, since: i64) {
+        if !self.applied() && self.now < since + ROLLBACK_PATIENCE_MS {
+            self.wake_at(since + ROLLBACK_PATIENCE_MS);
+            return;
+        }
+        let condemned = self.candidate().is_some_and(|c| c.condemned);
+        if condemned {
+            self.state.phase = Phase::Rejected { since: self.now };
+            self.keep_rejected(self.now);
+            return;
+        }
+        self.drop_candidate();
+        self.state.phase = Phase::Idle;
+        self.wake_at(self.now + 1);
+    }
+
+    fn keep_rejected(&mut self, since: i64) {
+        let until = since + self.policy.keep_candidate_ms;
+        if self.policy.keep_candidate_pods > 0 && self.now < until {
+            self.wake_at(until);
+            return;
+        }
+        self.drop_candidate();
+    }
+}

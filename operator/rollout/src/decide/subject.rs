@@ -1,0 +1,97 @@
+//! What both modes have in common: a revision that git wants, pods that can serve it, and the
+//! capacity that is full.
+
+use crate::observation::{CandidateView, DeploymentView, Owner, SubsetsView};
+use crate::policy::Policy;
+use crate::revision::candidate_pod_hash;
+use crate::state::Arm;
+
+/// The workload as the machine sees it, whichever the mode.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Subject<'a> {
+    /// What git wants to run: the next candidate, or stable.
+    pub(super) wanted: Arm,
+    /// What surely serves now, if that can be told without remembering.
+    pub(super) serving: Option<Arm>,
+    /// Pods at full capacity.
+    pub(super) replicas: i32,
+    /// Candidate pods that can serve, gate or not.
+    pub(super) candidate_ready: i32,
+    /// Ready pods of the stable revision.
+    pub(super) stable_ready: i32,
+    /// Mode A: the Deployment.
+    pub(super) deployment: Option<&'a DeploymentView>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn of_deployment(view: &'a DeploymentView) -> Self {
+        let ready = |c: &CandidateView| {
+            if c.revision == view.revision {
+                c.containers_ready
+            } else {
+                0
+            }
+        };
+        Self {
+            wanted: Arm {
+                revision: view.revision.clone(),
+                pod_label_values: vec![candidate_pod_hash(&view.revision)],
+            },
+            serving: serving(view),
+            replicas: view.replicas,
+            candidate_ready: view.candidate.as_ref().map_or(0, ready),
+            stable_ready: view
+                .running
+                .iter()
+                .filter(|running| running.revision != view.revision)
+                .map(|running| running.ready)
+                .sum(),
+            deployment: Some(view),
+        }
+    }
+
+    pub(super) fn of_subsets(policy: &Policy, view: &'a SubsetsView) -> Self {
+        let (stable, candidate) = policy.versions.clone().unwrap_or_default();
+        let arm = |revision: &str, value: String| Arm {
+            revision: revision.to_owned(),
+            pod_label_values: vec![value],
+        };
+        let wanted = if view.candidate_revision.is_empty() {
+            arm(&view.stable_revision, stable.clone())
+        } else {
+            arm(&view.candidate_revision, candidate)
+        };
+        Self {
+            wanted,
+            serving: (!view.stable_revision.is_empty()).then(|| arm(&view.stable_revision, stable)),
+            replicas: view.candidate_wanted,
+            candidate_ready: view.candidate_ready,
+            stable_ready: view.stable_ready,
+            deployment: None,
+        }
+    }
+
+    /// Mode A: our ReplicaSet of the wanted template.
+    pub(super) fn candidate(&self) -> Option<&CandidateView> {
+        self.deployment?.candidate.as_ref()
+    }
+
+    /// Whether our ReplicaSet has become the Deployment's own.
+    pub(super) fn adopted(&self) -> bool {
+        self.candidate()
+            .is_some_and(|c| c.owner == Owner::Deployment)
+    }
+}
+
+/// The revision that serves, where the Deployment alone tells: its only running one, the
+/// current one when its rollout is complete, or the current one when nothing shall run.
+fn serving(view: &DeploymentView) -> Option<Arm> {
+    let arm = |revision: &str| Arm {
+        revision: revision.to_owned(),
+        pod_label_values: Vec::new(),
+    };
+    if let [only] = view.running.as_slice() {
+        return Some(arm(&only.revision));
+    }
+    (view.complete || view.replicas == 0).then(|| arm(&view.revision))
+}

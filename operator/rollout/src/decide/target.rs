@@ -1,0 +1,188 @@
+//! What git wants: which revision is stable, which one is the candidate.
+
+use super::subject::Subject;
+use super::turn::Turn;
+use crate::state::{Arm, Candidate, Outcome, Phase};
+
+impl Turn<'_> {
+    /// Compares what git wants with what the state is about.
+    pub(super) fn follow_git(&mut self, subject: &Subject) {
+        self.follow_versions(subject);
+        if self.state.stable.is_none() && !self.meet(subject) {
+            return;
+        }
+        let stable = self.state.stable.clone().unwrap_or_default();
+        if subject.wanted.revision == stable.revision {
+            self.state.rejected.clear();
+            self.give_up_candidate("git went back to the stable revision");
+            return;
+        }
+        if let Some(candidate) = self.candidate() {
+            if candidate.arm.revision == subject.wanted.revision {
+                return;
+            }
+            self.state.rejected.clear();
+            self.give_up_candidate("git brought another revision");
+            if self.state.candidate.is_some() {
+                return;
+            }
+        }
+        self.meet_candidate(subject);
+    }
+
+    /// Mode B: the stable subset is what the spec says, unless the candidate was promoted.
+    fn follow_versions(&mut self, subject: &Subject) {
+        let (Some((stable, candidate)), Some(serving)) = (&self.policy.versions, &subject.serving)
+        else {
+            return;
+        };
+        let Some(known) = &self.state.stable else {
+            return;
+        };
+        let promoted = known.pod_label_values == [candidate.clone()];
+        if promoted && known.revision == subject.wanted.revision {
+            return;
+        }
+        let said = known.pod_label_values == [stable.clone()];
+        if said && known.revision == serving.revision {
+            return;
+        }
+        // The spec names other subsets now, or the stable subset's own template has changed
+        // natively: it serves whatever it is.
+        if self.state.candidate.is_none() {
+            self.state.weight = 0;
+        }
+        self.state.stable = Some(serving.clone());
+        self.next_fence();
+    }
+
+    /// First sight: what serves is stable. False while that cannot be told.
+    fn meet(&mut self, subject: &Subject) -> bool {
+        let Some(serving) = &subject.serving else {
+            return false;
+        };
+        self.note(
+            "StableFound",
+            format!("revision {} serves", serving.revision),
+        );
+        self.state.stable = Some(serving.clone());
+        self.next_fence();
+        true
+    }
+
+    /// The candidate is not wanted any more: off traffic, then gone.
+    fn give_up_candidate(&mut self, why: &str) {
+        let Some(candidate) = self.candidate() else {
+            if self.policy.versions.is_none() {
+                self.state.phase = Phase::Idle;
+            }
+            return;
+        };
+        let revision = candidate.arm.revision.clone();
+        let condemned = candidate.condemned;
+        if matches!(self.state.phase, Phase::RollingBack { .. }) {
+            return;
+        }
+        if !condemned {
+            self.note("Replaced", format!("revision {revision} ends: {why}"));
+            self.remember(revision, Outcome::Replaced, why);
+            self.state.verdict = format!("Replaced: {why}");
+        }
+        self.leave_pause();
+        if self.state.weight > 0 && !self.past_return() {
+            self.set_weight(0);
+            self.state.phase = Phase::RollingBack { since: self.now };
+            return;
+        }
+        self.drop_candidate();
+        self.state.phase = Phase::Idle;
+    }
+
+    /// A revision that is neither stable nor being tried.
+    fn meet_candidate(&mut self, subject: &Subject) {
+        let revision = &subject.wanted.revision;
+        if subject.deployment.is_some_and(|d| d.replicas == 0) {
+            self.note(
+                "ScaledToZero",
+                format!("revision {revision} is stable: nothing runs"),
+            );
+            self.become_stable(subject);
+            return;
+        }
+        if subject.deployment.is_some_and(|d| d.complete && !d.paused) {
+            self.warn(
+                "NotHeld",
+                format!(
+                    "revision {revision} replaced the stable one without being held; it is stable now. \
+                     Was the webhook removed, or the MeshRollout younger than the change?"
+                ),
+            );
+            self.become_stable(subject);
+            return;
+        }
+        if self.rejected(revision) && !self.retry_asked() {
+            self.state.phase = match self.state.phase {
+                Phase::Rejected { since } => Phase::Rejected { since },
+                _ => Phase::Rejected { since: self.now },
+            };
+            return;
+        }
+        self.try_revision(subject);
+    }
+
+    fn become_stable(&mut self, subject: &Subject) {
+        self.state.stable = Some(Arm {
+            revision: subject.wanted.revision.clone(),
+            pod_label_values: Vec::new(),
+        });
+        self.state.rejected.clear();
+        self.state.phase = Phase::Idle;
+        self.state.weight = 0;
+        self.next_fence();
+    }
+
+    fn try_revision(&mut self, subject: &Subject) {
+        let revision = subject.wanted.revision.clone();
+        if subject.deployment.is_some_and(|d| !d.paused) {
+            self.warn(
+                "NotHeld",
+                format!("revision {revision} came without being held; it is held now"),
+            );
+        }
+        self.note(
+            "Preparing",
+            format!("revision {revision} gets its first pods"),
+        );
+        self.state.rejected.clear();
+        self.state.retry_seen.clone_from(&self.policy.retry);
+        self.state.verdict = String::new();
+        self.state.weight = 0;
+        let mut candidate = Candidate {
+            arm: subject.wanted.clone(),
+            started: self.now,
+            ..Candidate::default()
+        };
+        self.state.candidate = None;
+        self.next_fence();
+        // What proxies counted for this revision before now is not evidence of this try.
+        candidate.closed.through_fence = self.state.fence - 1;
+        self.state.candidate = Some(candidate);
+        self.state.phase = Phase::Preparing;
+    }
+
+    fn rejected(&self, revision: &str) -> bool {
+        self.state.rejected.iter().any(|r| r.revision == revision)
+    }
+
+    /// `spec.retry` has a string that was not carried out yet.
+    pub(super) fn retry_asked(&self) -> bool {
+        !self.policy.retry.is_empty() && self.policy.retry != self.state.retry_seen
+    }
+
+    /// Forgets that the wanted revision was rejected, and tries it from the beginning.
+    pub(super) fn retry(&mut self, subject: &Subject) {
+        self.state.rejected.clear();
+        self.drop_candidate();
+        self.try_revision(subject);
+    }
+}

@@ -1,0 +1,60 @@
+//! What the shim has to bring about.
+
+/// The objects that a state asks for. The shim compares them with what is there, writes the
+/// differences in the order of the fields, and looks again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The TrafficSplit; none while there is no stable revision or no Service.
+    pub split: Option<DesiredSplit>,
+    /// What is to be done with `spec.paused` of the Deployment.
+    pub hold: Hold,
+    /// Our ReplicaSet; none: none of ours may remain (an adopted one is not ours any more).
+    pub candidate: Option<DesiredCandidate>,
+}
+
+/// The TrafficSplit's spec.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DesiredSplit {
+    /// The state's fence.
+    pub fence: i64,
+    /// The candidate's revision; empty when there is none.
+    pub revision: String,
+    /// Pod label that tells the arms apart.
+    pub pod_label: String,
+    /// Values of the stable arm.
+    pub stable: Vec<String>,
+    /// Values of the candidate arm; none: the split has one arm.
+    pub candidate: Option<Vec<String>>,
+    /// The candidate's weight; stable has the rest.
+    pub weight: i32,
+    /// Whether the weight ends when a proxy loses contact.
+    pub leased: bool,
+    /// When a request counts as hung, ms.
+    pub hung_after_ms: i64,
+}
+
+/// `spec.paused` of the Deployment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// As it is.
+    #[default]
+    Leave,
+    /// Must be true.
+    Hold,
+    /// Must be false.
+    Release,
+}
+
+/// Our ReplicaSet of the Deployment's current template.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DesiredCandidate {
+    /// The revision it must have; with another template in the Deployment nothing is made.
+    pub revision: String,
+    /// `spec.replicas`.
+    pub replicas: i32,
+    /// Whether the gates of its pods are to be opened, and new pods are made without one.
+    pub gates_open: bool,
+    /// Whether it is to be given to the Deployment: empty twins deleted, then our owner
+    /// reference removed.
+    pub adopt: bool,
+}

@@ -1,0 +1,118 @@
+//! `project`: which objects a state asks for.
+
+use crate::desired::{Desired, DesiredCandidate, DesiredSplit, Hold};
+use crate::observation::{DeploymentView, Observation, Workload};
+use crate::policy::{Policy, pods_for};
+use crate::state::{Candidate, PauseReason, Phase, PromotionStage, State};
+
+/// The objects that the state asks for, given what is there.
+#[must_use]
+pub fn project(policy: &Policy, state: &State, seen: &Observation) -> Desired {
+    let blocked = seen.conflict.is_some() || state.stable.is_none();
+    if blocked {
+        return Desired::default();
+    }
+    let split = split(policy, state, seen);
+    let Workload::Deployment(view) = &seen.workload else {
+        return Desired {
+            split,
+            ..Desired::default()
+        };
+    };
+    Desired {
+        split,
+        hold: hold(state, view),
+        candidate: candidate(policy, state, view),
+    }
+}
+
+fn split(policy: &Policy, state: &State, seen: &Observation) -> Option<DesiredSplit> {
+    if seen.services.is_empty() {
+        return None;
+    }
+    let mut split = DesiredSplit {
+        fence: state.fence,
+        pod_label: policy.pod_label.clone(),
+        weight: state.weight,
+        hung_after_ms: policy.rules.hung_after_ms,
+        ..DesiredSplit::default()
+    };
+    if let Some(candidate) = &state.candidate {
+        split.revision.clone_from(&candidate.arm.revision);
+        split.candidate = Some(candidate.arm.pod_label_values.clone());
+        split.leased = !matches!(state.phase, Phase::Promoting { .. });
+    }
+    // Mode B: both subsets run on after the end, and neither may get the other's share.
+    if let Some((stable, candidate)) = &policy.versions {
+        split.stable = vec![stable.clone()];
+        split.candidate = Some(vec![candidate.clone()]);
+    }
+    Some(split)
+}
+
+fn hold(state: &State, view: &DeploymentView) -> Hold {
+    if view.paused_by_git.is_some() {
+        return Hold::Leave;
+    }
+    let serves_wanted = state
+        .stable
+        .as_ref()
+        .is_some_and(|s| s.revision == view.revision);
+    let releasing = matches!(
+        state.phase,
+        Phase::Promoting {
+            stage: PromotionStage::Release
+        }
+    );
+    if serves_wanted || releasing {
+        return if view.paused {
+            Hold::Release
+        } else {
+            Hold::Leave
+        };
+    }
+    if view.paused { Hold::Leave } else { Hold::Hold }
+}
+
+fn candidate(policy: &Policy, state: &State, view: &DeploymentView) -> Option<DesiredCandidate> {
+    let candidate = state.candidate.as_ref()?;
+    if candidate.arm.revision != view.revision {
+        return None;
+    }
+    Some(DesiredCandidate {
+        revision: candidate.arm.revision.clone(),
+        replicas: replicas(policy, state, candidate, view),
+        gates_open: matches!(state.phase, Phase::Promoting { .. }),
+        adopt: matches!(
+            state.phase,
+            Phase::Promoting {
+                stage: PromotionStage::Adopt
+            }
+        ),
+    })
+}
+
+fn replicas(policy: &Policy, state: &State, candidate: &Candidate, view: &DeploymentView) -> i32 {
+    let there = view.candidate.as_ref().map_or(0, |c| c.replicas);
+    let for_step = |step: usize| {
+        // Pods that serve a share are not taken away in the middle of a step down.
+        pods_for(
+            policy.capacity_weight_at(step).max(state.weight),
+            view.replicas,
+        )
+    };
+    match &state.phase {
+        Phase::Idle | Phase::RollingBack { .. } => there,
+        Phase::Preparing => for_step(0),
+        Phase::Paused {
+            why: PauseReason::Condemned,
+            ..
+        } => there,
+        Phase::Shifting { step } | Phase::Observing { step, .. } | Phase::Paused { step, .. } => {
+            for_step(*step)
+        }
+        Phase::Promoting { .. } => view.replicas,
+        Phase::Rejected { .. } if candidate.condemned => there.min(policy.keep_candidate_pods),
+        Phase::Rejected { .. } => 0,
+    }
+}

@@ -1,0 +1,203 @@
+//! The state of a rollout: stored whole in `status.state` before any of its effects.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Millis;
+
+/// Everything that the next decision needs to know of the last ones. Written by the leader in
+/// one status write with a resourceVersion precondition; read back after a restart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    /// Number of the decision about traffic; grows with every change of weight or arms.
+    pub fence: i64,
+    /// The named step.
+    pub phase: Phase,
+    /// The candidate's weight in force by this state, percent.
+    pub weight: i32,
+    /// The revision that serves.
+    pub stable: Option<Arm>,
+    /// The revision that is tried, or was condemned and still has pods.
+    pub candidate: Option<Candidate>,
+    /// Revisions that were condemned, newest first, at most 10. A rejection lasts until another
+    /// revision was applied in between, or `retry`.
+    pub rejected: Vec<Rejection>,
+    /// `spec.retry` as last carried out.
+    pub retry_seen: String,
+    /// The command annotation as last carried out or refused.
+    pub command_seen: String,
+    /// Since when the workload or a Service has been missing.
+    pub missing_since: Option<Millis>,
+    /// Ended rollouts, newest first, at most 10.
+    pub history: Vec<Ended>,
+    /// The last verdict, one sentence with its numbers.
+    pub verdict: String,
+}
+
+/// A named step of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all_fields = "camelCase")]
+pub enum Phase {
+    /// Nothing is tried: stable has everything (mode B after promotion: the candidate has).
+    #[default]
+    Idle,
+    /// The candidate gets its first pods; weight 0.
+    Preparing,
+    /// The step's capacity, then its weight, is being brought about.
+    Shifting {
+        /// Index into the policy's steps.
+        step: usize,
+    },
+    /// The step's weight is applied; evidence is gathered.
+    Observing {
+        /// Index into the policy's steps.
+        step: usize,
+        /// When the weight was first seen applied.
+        since: Millis,
+    },
+    /// Waiting, at an unchanged weight (0 for [`PauseReason::Condemned`]).
+    Paused {
+        /// Index into the policy's steps.
+        step: usize,
+        /// What for.
+        why: PauseReason,
+        /// Since when.
+        since: Millis,
+    },
+    /// All evidence is in: the candidate becomes the stable revision.
+    Promoting {
+        /// How far this has gone.
+        stage: PromotionStage,
+    },
+    /// Weight 0 is decided; waiting until proxies have applied it (10 s at most).
+    RollingBack {
+        /// Since when.
+        since: Millis,
+    },
+    /// The candidate is condemned; stable serves, the hold stays.
+    Rejected {
+        /// Since when, for `keepCandidateFor`.
+        since: Millis,
+    },
+}
+
+impl Phase {
+    /// The step that the phase is about, if it is about one.
+    #[must_use]
+    pub fn step(&self) -> Option<usize> {
+        match self {
+            Self::Shifting { step } | Self::Observing { step, .. } | Self::Paused { step, .. } => {
+                Some(*step)
+            }
+            _ => None,
+        }
+    }
+
+    /// The name for `status.phase`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "Idle",
+            Self::Preparing => "Preparing",
+            Self::Shifting { .. } => "Shifting",
+            Self::Observing { .. } => "Observing",
+            Self::Paused { .. } => "Paused",
+            Self::Promoting { .. } => "Promoting",
+            Self::RollingBack { .. } => "RollingBack",
+            Self::Rejected { .. } => "Rejected",
+        }
+    }
+}
+
+/// What a pause waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all_fields = "camelCase")]
+pub enum PauseReason {
+    /// A pause step: `resume`, `promote`, or its duration.
+    Step,
+    /// A person's `pause`: `resume`.
+    Command,
+    /// Both arms break the promise: ends when stable keeps it again.
+    SharedOutage,
+    /// Condemned with `onFailure.action: Pause`: `abort` or `retry`.
+    Condemned,
+}
+
+/// Promotion goes in order; each stage is level-triggered from what is observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PromotionStage {
+    /// Full capacity, gates opened, all candidate pods Ready: can still be taken back.
+    OpenGates,
+    /// Our ReplicaSet is given to the Deployment.
+    Adopt,
+    /// The hold is released.
+    Release,
+}
+
+/// A revision and the pods that run it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Arm {
+    /// Hash of the pod template.
+    pub revision: String,
+    /// Values of the pod label that tells arms apart.
+    pub pod_label_values: Vec<String>,
+}
+
+/// The revision that is tried.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Candidate {
+    /// Its revision and pods.
+    #[serde(flatten)]
+    pub arm: Arm,
+    /// When it was first seen.
+    pub started: Millis,
+    /// Time spent in Paused so far, for the deadline.
+    pub paused_ms: i64,
+    /// Set once it is condemned: the weight never rises again.
+    pub condemned: bool,
+    /// Above 50 % a breach first sets the weight to 50: set when that was done.
+    pub stepped_down: bool,
+    /// A person said `promote`: steps pass without evidence and holds, never without capacity.
+    pub promote_now: bool,
+    /// Evidence of fences that are over, so that a new leader goes on with it.
+    pub closed: crate::observation::ClosedEvidence,
+}
+
+/// A condemned revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejection {
+    /// Which.
+    pub revision: String,
+    /// Why, in one sentence with numbers.
+    pub why: String,
+    /// When.
+    pub at: Millis,
+}
+
+/// An ended rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    /// Which revision.
+    pub revision: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, in one sentence.
+    pub why: String,
+    /// When.
+    pub at: Millis,
+}
+
+/// How a rollout ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is the stable revision now.
+    Promoted,
+    /// It was condemned, aborted, or ran out of time.
+    RolledBack,
+    /// Git brought another revision, or went back, before it ended.
+    Replaced,
+}

@@ -1,0 +1,367 @@
+//! Whole rollouts against the small model of a cluster, in virtual time.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use proptest::prelude::*;
+use sluice_crds::{FailureAction, Pause, Step};
+use sluice_rollout::conditions::conditions;
+use sluice_rollout::desired::Hold;
+use sluice_rollout::project::project;
+use sluice_rollout::state::{Outcome, PauseReason, Phase};
+use world::{World, policy};
+
+fn ready(world: &World) -> String {
+    let all = conditions(Ok(&world.policy), &world.state, &world.seen(), world.now);
+    all.iter()
+        .map(|c| format!("{}={}", c.kind, c.status))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn the_first_deployment_is_stable_and_never_held() {
+    let world = World::new(policy(|_| {}));
+    assert_eq!(world.stable(), "v1");
+    assert_eq!(ready(&world), "Ready=True");
+    assert!(!world.paused);
+}
+
+#[test]
+fn a_good_revision_is_let_in_step_by_step_and_promoted() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    world.run(120);
+    assert_eq!(world.weights, [0, 10, 25, 50, 75, 100, 0]);
+    assert_eq!(world.stable(), "v2");
+    assert_eq!(world.state.history[0].outcome, Outcome::Promoted);
+    assert_eq!(ready(&world), "Ready=True");
+    assert!(!world.paused, "the hold is released");
+    assert!(
+        world.least_serving >= 4,
+        "capacity fell to {}",
+        world.least_serving
+    );
+}
+
+#[test]
+fn a_bad_revision_is_rolled_back_and_the_same_commit_never_retries_it() {
+    let mut world = World::new(policy(|_| {}));
+    world.bad.push("v2".to_owned());
+    world.commit("v2");
+    world.run(60);
+    assert_eq!(world.weights, [0, 10, 0]);
+    assert_eq!(world.stable(), "v1");
+    assert_eq!(ready(&world), "Ready=False Stalled=True");
+    for _ in 0..3 {
+        world.commit("v2");
+        world.run(30);
+    }
+    assert_eq!(world.weights, [0, 10, 0]);
+    assert!(world.paused, "the hold stays");
+}
+
+#[test]
+fn a_kept_candidate_pod_goes_after_its_time() {
+    let mut world = World::new(policy(|spec| {
+        spec.on_failure.keep_candidate_for = "60s".to_owned();
+    }));
+    world.bad.push("v2".to_owned());
+    world.commit("v2");
+    world.run(30);
+    assert_eq!(world.ours[0].replicas, 1);
+    world.run(90);
+    assert!(world.ours.is_empty());
+    assert_eq!(ready(&world), "Ready=False Stalled=True");
+}
+
+#[test]
+fn a_revert_after_a_rejection_makes_it_ready_again() {
+    let mut world = World::new(policy(|_| {}));
+    world.bad.push("v2".to_owned());
+    world.commit("v2");
+    world.run(60);
+    world.commit("v1");
+    world.run(5);
+    assert_eq!(world.phase(), &Phase::Idle);
+    assert_eq!(ready(&world), "Ready=True");
+    assert!(!world.paused && world.ours.is_empty());
+    world.commit("v3");
+    world.run(120);
+    assert_eq!(world.stable(), "v3");
+}
+
+#[test]
+fn a_revert_in_the_middle_takes_the_weight_off_before_the_pods_go() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    world.run(15);
+    assert!(world.state.weight > 0);
+    world.commit("v1");
+    world.turn();
+    assert_eq!(world.state.weight, 0);
+    assert_eq!(
+        world.ours.len(),
+        0,
+        "git's template is another: nothing of ours is wanted"
+    );
+    world.run(15);
+    assert_eq!(world.phase(), &Phase::Idle);
+    assert_eq!(world.state.history[0].outcome, Outcome::Replaced);
+}
+
+#[test]
+fn a_fix_in_the_middle_replaces_the_candidate() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    world.run(30);
+    world.commit("v3");
+    world.run(150);
+    assert_eq!(world.stable(), "v3");
+    let ends: Vec<_> = world
+        .state
+        .history
+        .iter()
+        .map(|e| (e.revision.as_str(), e.outcome))
+        .collect();
+    assert_eq!(ends, [("v3", Outcome::Promoted), ("v2", Outcome::Replaced)]);
+}
+
+#[test]
+fn a_new_string_in_spec_retry_tries_a_rejected_revision_again() {
+    let mut world = World::new(policy(|_| {}));
+    world.bad.push("v2".to_owned());
+    world.commit("v2");
+    world.run(60);
+    world.bad.clear();
+    world.policy = policy(|spec| spec.retry = "now".to_owned());
+    world.run(120);
+    assert_eq!(world.stable(), "v2");
+}
+
+#[test]
+fn a_command_pinned_to_another_revision_does_nothing() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2revision");
+    world.run(15);
+    world.command = "abort@v1revision".to_owned();
+    world.run(1);
+    assert!(world.events.contains(&"CommandRefused".to_owned()));
+    assert!(world.state.weight > 0);
+    world.command = "abort@v2revision".to_owned();
+    world.run(1);
+    assert_eq!(world.state.weight, 0);
+    assert!(matches!(world.phase(), Phase::RollingBack { .. }));
+}
+
+#[test]
+fn promote_skips_evidence_but_never_capacity() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2revision");
+    world.run(8);
+    world.slow_pods = true;
+    world.command = "promote@v2revision".to_owned();
+    world.run(10);
+    assert!(world.state.weight <= 25, "one pod of four is ready");
+    world.slow_pods = false;
+    world.run(20);
+    assert_eq!(world.stable(), "v2revision");
+}
+
+#[test]
+fn a_pause_step_waits_for_resume() {
+    let mut world = World::new(policy(|spec| {
+        spec.strategy.steps.insert(
+            1,
+            Step {
+                pause: Some(Pause { duration: None }),
+                ..Step::default()
+            },
+        );
+    }));
+    world.commit("v2revision");
+    world.run(600);
+    assert!(matches!(
+        world.phase(),
+        Phase::Paused {
+            why: PauseReason::Step,
+            ..
+        }
+    ));
+    assert_eq!(world.state.weight, 10);
+    world.command = "resume@v2revision".to_owned();
+    world.run(120);
+    assert_eq!(world.stable(), "v2revision");
+}
+
+#[test]
+fn a_shared_outage_pauses_and_resumes_by_itself() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    world.run(15);
+    world.shared_outage = true;
+    world.run(60);
+    assert!(matches!(
+        world.phase(),
+        Phase::Paused {
+            why: PauseReason::SharedOutage,
+            ..
+        }
+    ));
+    assert!(world.state.weight > 0 && world.state.rejected.is_empty());
+    world.shared_outage = false;
+    world.run(120);
+    assert_eq!(world.stable(), "v2");
+}
+
+#[test]
+fn the_deadline_rolls_back_and_paused_time_does_not_count() {
+    let mut world = World::new(policy(|spec| spec.deadline = "60s".to_owned()));
+    world.commit("v2");
+    world.run(15);
+    world.shared_outage = true;
+    world.run(300);
+    assert!(world.state.rejected.is_empty());
+    world.shared_outage = false;
+    world.bad.push("v2".to_owned());
+    world.in_step = 0;
+    world.run(80);
+    assert_eq!(world.state.history[0].outcome, Outcome::RolledBack);
+}
+
+#[test]
+fn on_failure_pause_takes_it_off_traffic_and_waits_for_a_person() {
+    let mut world = World::new(policy(|spec| spec.on_failure.action = FailureAction::Pause));
+    world.bad.push("v2revision".to_owned());
+    world.commit("v2revision");
+    world.run(60);
+    assert!(matches!(
+        world.phase(),
+        Phase::Paused {
+            why: PauseReason::Condemned,
+            ..
+        }
+    ));
+    assert_eq!(world.state.weight, 0);
+    world.command = "abort@v2revision".to_owned();
+    world.run(15);
+    assert!(matches!(world.phase(), Phase::Rejected { .. }));
+}
+
+#[test]
+fn a_release_that_came_unheld_is_held_while_its_pods_are_not_all_there() {
+    let mut world = World::new(policy(|_| {}));
+    world.held_by_webhook = false;
+    world.commit("v2");
+    world.turn();
+    assert!(world.paused);
+    assert!(world.events.contains(&"NotHeld".to_owned()));
+    assert_eq!(
+        project(&world.policy, &world.state, &world.seen()).hold,
+        Hold::Leave
+    );
+}
+
+#[test]
+fn a_missing_service_is_reconciling_for_two_minutes_and_stalled_then() {
+    let mut world = World::new(policy(|_| {}));
+    let mut seen = world.seen();
+    seen.missing_services = vec!["reviews".to_owned()];
+    let kinds = |world: &World, now| {
+        let all = conditions(Ok(&world.policy), &world.state, &seen, now);
+        all.iter().map(|c| c.kind).collect::<Vec<_>>()
+    };
+    let decision = world.decide(&seen);
+    world.store(decision);
+    assert_eq!(kinds(&world, world.now), ["Ready", "Reconciling"]);
+    assert_eq!(kinds(&world, world.now + 120_000), ["Ready", "Stalled"]);
+}
+
+#[test]
+fn an_older_rollout_of_the_same_workload_wins_and_the_younger_touches_nothing() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    let mut seen = world.seen();
+    seen.conflict = Some("reviews-old".to_owned());
+    let decision = world.decide(&seen);
+    assert_eq!(decision.state, world.state);
+    let desired = project(&world.policy, &world.state, &seen);
+    assert_eq!(desired, sluice_rollout::desired::Desired::default());
+}
+
+/// What may happen in a second.
+#[derive(Debug, Clone)]
+enum Chance {
+    Nothing,
+    Commit(u8),
+    Dies,
+    DiesAfterStatus,
+    SeesThePast,
+    LosesPods,
+    Replicas(i32),
+}
+
+fn chance() -> impl Strategy<Value = Chance> {
+    prop_oneof![
+        6 => Just(Chance::Nothing),
+        1 => (1u8..4).prop_map(Chance::Commit),
+        1 => Just(Chance::Dies),
+        1 => Just(Chance::DiesAfterStatus),
+        1 => Just(Chance::SeesThePast),
+        1 => Just(Chance::LosesPods),
+        1 => (1i32..8).prop_map(Chance::Replicas),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_invariants_hold_and_the_rollout_ends(
+        chances in prop::collection::vec(chance(), 1..80),
+        last in 1u8..4,
+        bad in any::<bool>(),
+    ) {
+        let mut world = World::new(policy(|_| {}));
+        let mut past = world.seen();
+        for chance in chances {
+            let seen = world.seen();
+            match chance {
+                Chance::Nothing => world.turn(),
+                Chance::Commit(n) => {
+                    world.commit(&format!("v{n}"));
+                    world.turn();
+                }
+                // The operator dies before it could write anything.
+                Chance::Dies => {}
+                Chance::DiesAfterStatus => {
+                    let decision = world.decide(&seen);
+                    world.store(decision);
+                }
+                Chance::SeesThePast => {
+                    let decision = world.decide(&past);
+                    world.store(decision);
+                }
+                Chance::LosesPods => {
+                    world.ours.iter_mut().for_each(|o| o.ready = 0);
+                    world.turn();
+                }
+                Chance::Replicas(n) => world.replicas = n,
+            }
+            past = seen;
+            world.cluster();
+            world.now += 1000;
+        }
+        let revision = format!("v{last}");
+        if bad && revision != world.stable() {
+            world.bad.push(revision.clone());
+        }
+        world.commit(&revision);
+        world.run(400);
+        let ended = matches!(world.phase(), Phase::Idle | Phase::Rejected { .. });
+        prop_assert!(ended, "{:?}", world.state);
+        if *world.phase() == Phase::Idle {
+            prop_assert_eq!(world.stable(), revision.as_str());
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The verdict's error rates and speeds, by simulated traffic from fixed seeds.
+#![allow(clippy::unwrap_used)]
+
+mod condemn;
+mod pass;
+mod traffic;
+mod words;

@@ -1,0 +1,81 @@
+//! Equal candidates pass, worse ones do not.
+
+use crate::traffic::{Run, Scene};
+
+fn passes(seed: u64, scene: Scene, requests: u64) -> bool {
+    let mut run = Run::new(seed);
+    for _ in 0..requests / 250 {
+        run.report(scene, 250);
+    }
+    run.view().sufficient
+}
+
+/// Whether it would pass at any of the moments at which one might look.
+fn passes_once(seed: u64, scene: Scene, requests: u64) -> bool {
+    let mut run = Run::new(seed);
+    (0..requests / 250).any(|_| {
+        run.report(scene, 250);
+        run.view().sufficient
+    })
+}
+
+fn scene(weight: f64, stable: f64, candidate: f64) -> Scene {
+    Scene {
+        weight,
+        stable,
+        candidate,
+    }
+}
+
+#[test]
+fn equal_arms_pass() {
+    for (rate, requests) in [(0.0, 7_000), (0.001, 30_000), (0.012, 120_000)] {
+        let passed = (1..=100)
+            .filter(|&seed| passes(seed, scene(0.1, rate, rate), requests))
+            .count();
+        println!("equal at {rate}: {passed} of 100 after {requests} requests");
+        assert!(passed >= 90);
+    }
+}
+
+#[test]
+fn a_candidate_two_points_worse_passes_at_most_once_in_twenty_however_often_one_looks() {
+    for stable in [0.0, 0.001, 0.012] {
+        let passed = (1..=200)
+            .filter(|&seed| passes_once(seed, scene(0.1, stable, stable + 0.02), 50_000))
+            .count();
+        println!("two points above {stable}: {passed} of 200");
+        assert!(passed <= 10);
+    }
+}
+
+#[test]
+fn a_candidate_at_the_margin_passes_at_most_once_in_twenty_at_one_look() {
+    let passed = (1..=400)
+        .filter(|&seed| passes(seed, scene(0.1, 0.001, 0.006), 20_000))
+        .count();
+    let looking = (1..=400)
+        .filter(|&seed| passes_once(seed, scene(0.1, 0.001, 0.006), 20_000))
+        .count();
+    println!("at the margin: {passed} of 400 at one look, {looking} at eighty");
+    assert!(passed <= 28);
+}
+
+#[test]
+fn what_is_needed_is_about_what_it_takes() {
+    let mut run = Run::new(7);
+    for _ in 0..8 {
+        run.report(scene(0.1, 0.0, 0.0), 250);
+    }
+    let before = run.view();
+    assert!(!before.sufficient && before.needed > before.candidate.requests);
+    while !run.view().sufficient {
+        run.report(scene(0.1, 0.0, 0.0), 250);
+    }
+    let took = run.view().candidate.requests;
+    assert!(
+        took.abs_diff(before.needed) < 60,
+        "{took} {}",
+        before.needed
+    );
+}
