@@ -1,0 +1,51 @@
+//! The project's own commands: `cargo xtask --help`.
+
+mod cluster;
+mod command;
+mod demo;
+mod image;
+mod paths;
+mod prerequisites;
+mod product;
+mod suites;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start, stop and look at a Kubernetes cluster on this machine
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Real releases on a real cluster: promoted, taken back, and shown live
+    Demo(demo::Demo),
+    /// Every test that must hold for a commit
+    Test(suites::Test),
+    /// Build every program that clusters need: Kubernetes, Flux, Helm and what else is in `e2e/modules`
+    Tools,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Cluster(command) => cluster::run(command),
+        Command::Demo(demo) => demo::run(&demo),
+        Command::Test(test) => suites::run(&test),
+        Command::Tools => tools::ensure(&tools::ALL),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The product as it runs in a cluster: static release binaries, and the images made of them.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    cluster::Cluster,
+    command,
+    image::{self, Image, ImageFile},
+    paths, tools,
+};
+
+/// The target whose static binaries run in images without any library.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Tag of the images, and the chart's `appVersion`.
+pub(crate) const TAG: &str = "0.1.0";
+
+/// Builds the operator and the proxy, optimised and static.
+pub(crate) fn build() -> Result<()> {
+    let began = Instant::now();
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--target", TARGET])
+        .args(["--package", "sluice-operator", "--package", "sluice-proxy"])
+        // Given with --target, these flags stay away from build scripts and macros.
+        .env(
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+            "-C target-feature=+crt-static",
+        )
+        .current_dir(paths::workspace())
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the release build failed; its errors are above");
+    }
+    println!(
+        "operator and proxy built ({:.0} s)",
+        began.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Makes the images known to the cluster's node: the operator, the proxy, and the demo's
+/// application.
+pub(crate) fn load(cluster: &Cluster) -> Result<()> {
+    cluster.load_image(&operator()?)?;
+    cluster.load_image(&proxy()?)?;
+    cluster.load_image(&Image::of_program("podinfo:6.9.2", &tools::PODINFO.path())?)
+}
+
+fn operator() -> Result<Image> {
+    Ok(Image {
+        reference: format!("sluice/operator:{TAG}"),
+        entrypoint: vec!["/sluice-operator".to_owned()],
+        files: vec![program("/sluice-operator")],
+        folders: vec![("/tmp".to_owned(), 0o1777)],
+        user: "65532:65532".to_owned(),
+    })
+}
+
+/// The proxy's image also holds nft, which its `init` writes the redirect with.
+fn proxy() -> Result<Image> {
+    let nft = command::find("nft").context("nft is missing: apt-get install nftables")?;
+    let mut files = vec![program("/sluice-proxy")];
+    files.extend(image::with_libraries(&nft)?);
+    Ok(Image {
+        reference: format!("sluice/proxy:{TAG}"),
+        entrypoint: vec!["/sluice-proxy".to_owned()],
+        files,
+        folders: vec![("/tmp".to_owned(), 0o1777)],
+        user: "1337:1337".to_owned(),
+    })
+}
+
+fn program(path: &str) -> ImageFile {
+    ImageFile {
+        path: path.to_owned(),
+        source: release(path.trim_start_matches('/')),
+        mode: 0o755,
+    }
+}
+
+fn release(name: &str) -> PathBuf {
+    paths::target().join(TARGET).join("release").join(name)
+}
+
+/// Installs the chart, or brings an installed one up to date, and waits until it is ready.
+pub(crate) fn install(cluster: &Cluster) -> Result<()> {
+    command::output(
+        cluster
+            .helm()
+            .args(["upgrade", "--install", "sluice"])
+            .arg(paths::workspace().join("charts/sluice"))
+            .args(["--namespace", "sluice-system", "--create-namespace"])
+            .args(["--wait", "--timeout", "120s"]),
+    )
+    .context("installing charts/sluice")?;
+    Ok(())
+}

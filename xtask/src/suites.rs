@@ -1,0 +1,174 @@
+//! `cargo xtask test`: every test that must hold for a commit, the time of each suite printed.
+
+use std::{
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+
+use crate::{
+    cluster::{self, Kind},
+    demo, paths, prerequisites, tools,
+};
+
+/// Name of the node that the real-cluster tests run on.
+const NODE: &str = "test";
+/// Name of the apiserver that the integration tests talk to.
+const API: &str = "test-api";
+
+/// Every test that must hold for a commit.
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Only these suites, in this order: style, unit, api, cluster
+    #[arg(long, value_delimiter = ',', default_values = ["style", "unit", "api", "cluster"])]
+    only: Vec<String>,
+    /// Leave the clusters up afterwards
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the suites; the first that fails ends the run.
+pub(crate) fn run(test: &Test) -> Result<()> {
+    for name in &test.only {
+        if !["style", "unit", "api", "cluster"].contains(&name.as_str()) {
+            bail!("there is no suite `{name}`: take style, unit, api or cluster");
+        }
+    }
+    prerequisites::ensure_node_packages()?;
+    // Go programs take the second core while cargo compiles.
+    let programs = thread::spawn(|| tools::ensure(&tools::ALL));
+    let mut times = Vec::new();
+    let mut result = Ok(());
+    let mut programs = Some(programs);
+    for name in &test.only {
+        if matches!(name.as_str(), "api" | "cluster")
+            && let Some(programs) = programs.take()
+        {
+            programs
+                .join()
+                .map_err(|_| anyhow!("building the tools panicked"))??;
+        }
+        println!("\n=== {name}");
+        let began = Instant::now();
+        result = suite(name).with_context(|| format!("suite {name}"));
+        times.push((name, began.elapsed()));
+        if result.is_err() {
+            break;
+        }
+    }
+    if !test.keep && result.is_ok() {
+        cluster::down(API)?;
+        cluster::down(NODE)?;
+    }
+    print_times(&times);
+    result
+}
+
+fn suite(name: &str) -> Result<()> {
+    match name {
+        "style" => style(),
+        "unit" => cargo(
+            &["test", "--quiet", "--workspace", "--exclude", "sluice-e2e"],
+            &[],
+        ),
+        "api" => api(),
+        _ => node(),
+    }
+}
+
+fn style() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"], &[])?;
+    cargo(
+        &[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )
+}
+
+/// What needs a real apiserver, Helm, or a look at the sources, and no pods.
+fn api() -> Result<()> {
+    let api = cluster::up(API, Kind::Api, false)?;
+    let kubeconfig = api.kubeconfig().display().to_string();
+    let helm = tools::HELM.path().display().to_string();
+    cargo(
+        &[
+            "test",
+            "--package",
+            "sluice-e2e",
+            "--lib",
+            "--test",
+            "crds",
+            "--test",
+            "house",
+            "--test",
+            "chart",
+        ],
+        &[
+            ("SLUICE_API_KUBECONFIG", &kubeconfig),
+            ("SLUICE_HELM", &helm),
+        ],
+    )
+}
+
+/// What needs pods: the demo's story with its promises asserted, then the cluster tests.
+fn node() -> Result<()> {
+    let node = demo::prepare(NODE)?;
+    demo::story(
+        &node,
+        &demo::Story {
+            strict: true,
+            ..demo::Story::default()
+        },
+    )?;
+    let kubeconfig = node.kubeconfig().display().to_string();
+    let address = node.address.to_string();
+    cargo(
+        &[
+            "test",
+            "--package",
+            "sluice-e2e",
+            "--test",
+            "cluster",
+            "--",
+            "--test-threads=1",
+        ],
+        &[
+            ("SLUICE_KUBECONFIG", &kubeconfig),
+            ("SLUICE_NODE_ADDRESS", &address),
+        ],
+    )
+}
+
+fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let status = Command::new("cargo")
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(paths::workspace())
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!(
+            "`cargo {}` failed; what it printed is above",
+            arguments.join(" ")
+        );
+    }
+    Ok(())
+}
+
+fn print_times(times: &[(&String, Duration)]) {
+    println!("\n{:<10} {:>8}", "suite", "seconds");
+    for (name, time) in times {
+        println!("{name:<10} {:>8.0}", time.as_secs_f64());
+    }
+}
