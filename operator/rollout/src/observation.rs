@@ -203,11 +203,11 @@ pub struct ClosedEvidence {
     pub log_relative: Vec<f64>,
     /// Log of the absolute e-process for each rate of the grid.
     pub log_absolute: Vec<f64>,
-    /// The same for 4xx answers against stable's.
-    pub log_client_errors: Vec<f64>,
+    /// The same for failures and 4xx answers together.
+    pub log_errors: Vec<f64>,
     /// The same for being worse than stable at all.
     pub log_worse: Vec<f64>,
-    /// Observations of each: relative, client errors, worse, absolute.
+    /// Observations of each: relative, errors, worse, absolute.
     pub observed: Vec<u64>,
     /// Requests of fences in which one arm had none: (stable, candidate).
     pub unpaired: (Counts, Counts),

@@ -185,7 +185,7 @@ impl Turn<'_> {
             return;
         }
         let at_telling = target == self.policy.weight_at(step);
-        let silent = self.seen.evidence.in_step == 0 && target < 100;
+        let silent = self.seen.evidence.in_step == 0;
         match self.policy.on_no_traffic {
             OnNoTraffic::Rollback if silent => {
                 self.condemn("no request came in the step's hold (onNoTraffic: Rollback)");

@@ -22,7 +22,7 @@ const MAX_FENCES: usize = 40;
 const LEAST_STRATUM: u64 = 10;
 /// Shares of the capital of each test; they sum to one.
 const FAILURES_SHARE: f64 = 0.5;
-const CLIENT_ERRORS_SHARE: f64 = 0.25;
+const ERRORS_SHARE: f64 = 0.25;
 const PROMISE_SHARE: f64 = 0.25;
 /// Above this share of the requests the coin says little of the candidate.
 const COMPARABLE_SHARE: f64 = 0.55;
@@ -30,8 +30,8 @@ const COMPARABLE_SHARE: f64 = 0.55;
 /// Judges one candidate revision by its strata.
 ///
 /// Condemned is a candidate when the weighted mean of three e-processes reaches 1/alpha:
-/// failures against stable's (half of the capital), 4xx answers against stable's (a quarter),
-/// and the promise `maxErrorRate` (a quarter). The last is the lesser of two e-processes: the
+/// failures against stable's (half of the capital), failures and 4xx answers together against
+/// stable's (a quarter; a 4xx is no failure by itself), and the promise `maxErrorRate` (a quarter). The last is the lesser of two e-processes: the
 /// candidate's rate is above the promise, in seconds in which stable keeps it; and the candidate
 /// is worse than stable at all. The lesser is an e-process for a candidate of which either is
 /// untrue, so one that is no worse than stable is safe in any outage.
@@ -39,7 +39,7 @@ const COMPARABLE_SHARE: f64 = 0.55;
 pub struct Analysis {
     rules: Rules,
     failures: Relative,
-    client_errors: Relative,
+    errors: Relative,
     worse: Relative,
     promise: Absolute,
     window: Window,
@@ -76,7 +76,7 @@ impl Analysis {
         let tolerated = rules.max_relative_risk;
         let mut analysis = Self {
             failures: Relative::new(tolerated, (&closed.log_relative, observed(0))),
-            client_errors: Relative::new(tolerated, (&closed.log_client_errors, observed(1))),
+            errors: Relative::new(tolerated, (&closed.log_errors, observed(1))),
             worse: Relative::new(1.0, (&closed.log_worse, observed(2))),
             promise: Absolute::new(rules.max_error_rate, (&closed.log_absolute, observed(3))),
             window: Window::new(rules.max_error_rate),
@@ -145,8 +145,8 @@ impl Analysis {
     fn compare(&mut self, stratum: &Tally) {
         self.failures.observe(stratum.stable, stratum.candidate);
         self.worse.observe(stratum.stable, stratum.candidate);
-        self.client_errors
-            .observe(stratum.stable_4xx(), stratum.candidate_4xx());
+        self.errors
+            .observe(stratum.stable_errors(), stratum.candidate_errors());
     }
 
     /// Condemns once the capital reaches 1/alpha. The sentence tells of the fence if the
@@ -158,7 +158,7 @@ impl Analysis {
         let promise = self.promise.log_value().min(self.worse.log_value());
         let terms = [
             FAILURES_SHARE.ln() + self.failures.log_value(),
-            CLIENT_ERRORS_SHARE.ln() + self.client_errors.log_value(),
+            ERRORS_SHARE.ln() + self.errors.log_value(),
             PROMISE_SHARE.ln() + promise,
         ];
         let capital = terms.into_iter().fold(f64::NEG_INFINITY, log_add);
@@ -170,9 +170,9 @@ impl Analysis {
         } else {
             whole
         };
-        let [failures, client_errors, promise] = terms;
-        let words = if client_errors > failures.max(promise) {
-            sentence::more_client_errors
+        let [failures, errors, promise] = terms;
+        let words = if errors > failures.max(promise) {
+            sentence::more_errors
         } else if promise > failures {
             sentence::broken_promise
         } else {
@@ -208,14 +208,14 @@ impl Analysis {
         closed.through_fence = through_fence.max(closed.through_fence);
         let kept = [
             self.failures.kept(),
-            self.client_errors.kept(),
+            self.errors.kept(),
             self.worse.kept(),
             self.promise.kept(),
         ];
         closed.observed = kept.iter().map(|(_, observed)| *observed).collect();
         [
             closed.log_relative,
-            closed.log_client_errors,
+            closed.log_errors,
             closed.log_worse,
             closed.log_absolute,
         ] = kept.map(|(logs, _)| logs);
@@ -264,10 +264,12 @@ impl Fence {
 }
 
 impl Tally {
-    /// Hostile counters may say that more failed than was asked.
+    /// Hostile counters may say that more went wrong than was asked.
     fn of(stratum: &Stratum) -> Self {
         let counts = |arm: &ArmDelta| Counts {
-            requests: arm.requests.max(arm.failures).max(arm.client_errors),
+            requests: arm
+                .requests
+                .max(arm.failures.saturating_add(arm.client_errors)),
             failures: arm.failures,
         };
         Self {
@@ -296,24 +298,28 @@ impl Tally {
         self.stable.requests.saturating_add(self.candidate.requests)
     }
 
-    /// By how much the candidate fails more often, of failures and 4xx together.
+    /// By how much the candidate fails or answers 4xx more often.
     fn gap(&self) -> f64 {
-        let (stable, candidate) = (self.stable_4xx().rate(), self.candidate_4xx().rate());
-        self.candidate.rate() - self.stable.rate() + candidate - stable
+        self.candidate_errors().rate() - self.stable_errors().rate()
     }
 
-    pub fn stable_4xx(&self) -> Counts {
-        Counts {
-            failures: self.client_errors.0,
-            ..self.stable
-        }
+    /// Stable's requests, with failures and 4xx answers together.
+    pub fn stable_errors(&self) -> Counts {
+        self.stable.and_errors(self.client_errors.0)
     }
 
-    pub fn candidate_4xx(&self) -> Counts {
-        Counts {
-            failures: self.client_errors.1,
-            ..self.candidate
-        }
+    /// The candidate's requests, with failures and 4xx answers together.
+    pub fn candidate_errors(&self) -> Counts {
+        self.candidate.and_errors(self.client_errors.1)
+    }
+}
+
+impl Counts {
+    fn and_errors(self, client_errors: u64) -> Self {
+        self.plus(Self {
+            requests: 0,
+            failures: client_errors,
+        })
     }
 }
 
@@ -323,11 +329,18 @@ fn add(one: (Counts, Counts), other: (Counts, Counts)) -> (Counts, Counts) {
 
 /// The rules, within the ranges for which the formulas are defined.
 fn within_bounds(rules: &Rules) -> Rules {
+    let within = |value: f64, low: f64, high: f64| {
+        if value.is_nan() {
+            low
+        } else {
+            value.clamp(low, high)
+        }
+    };
     Rules {
-        max_error_rate: rules.max_error_rate.clamp(1e-6, 0.999),
-        max_relative_risk: rules.max_relative_risk.clamp(1.0, 1e4),
-        alpha: rules.alpha.clamp(1e-9, 0.5),
-        promotion_alpha: rules.promotion_alpha.clamp(1e-6, 0.5),
+        max_error_rate: within(rules.max_error_rate, 1e-6, 0.999),
+        max_relative_risk: within(rules.max_relative_risk, 1.0, 1e4),
+        alpha: within(rules.alpha, 1e-9, 0.5),
+        promotion_alpha: within(rules.promotion_alpha, 1e-6, 0.5),
         ..rules.clone()
     }
 }

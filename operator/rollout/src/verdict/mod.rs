@@ -1,7 +1,7 @@
 //! Judges what the proxies saw: condemns, passes, or waits.
 //!
 //! ```text
-//!  strata ─▶ Analysis ─┬─ Relative (failures, 4xx) ── Margins ─┐
+//!  strata ─▶ Analysis ─┬─ Relative ◀── Margins ───────────────┐
 //!                      ├─ Absolute ◀── Window ─────────────────┼─▶ Mixture ─▶ condemned
 //!                      │                 └─▶ shared outage     │
 //!                      └─ fences ─▶ promotion ─▶ sufficient, needed

@@ -22,6 +22,10 @@ pub(super) struct Promotion {
 /// Judges all fences together, as (stable, candidate): the upper bound of candidate's rate
 /// minus stable's, at one-sided confidence 1 - `promotion_alpha`, must be at most
 /// max(0.5 points, (maxRelativeRisk - 1) x stable's rate).
+///
+/// The confidence is that of one look. A candidate exactly at the margin, looked at eighty times,
+/// passes about once in six at some look; one two points worse about once in a hundred (both
+/// simulated). What is worse than that is for the condemnation, which looking does not weaken.
 pub(super) fn judge(fences: &[(Counts, Counts)], rules: &Rules) -> Promotion {
     let z = normal_quantile(1.0 - rules.promotion_alpha);
     let Some(seen) = Difference::of(fences) else {

@@ -14,11 +14,11 @@ pub(super) fn worse(tally: &Tally, rules: &Rules) -> String {
     )
 }
 
-pub(super) fn more_client_errors(tally: &Tally, rules: &Rules) -> String {
+pub(super) fn more_errors(tally: &Tally, rules: &Rules) -> String {
     format!(
-        "the candidate answered {} with 4xx, stable {} in the same seconds: its odds of a 4xx are more than {} times stable's{}",
-        share(tally.candidate_4xx()),
-        share(tally.stable_4xx()),
+        "the candidate failed or answered 4xx on {}, stable on {} in the same seconds: its odds of that are more than {} times stable's{}",
+        share(tally.candidate_errors()),
+        share(tally.stable_errors()),
         rules.max_relative_risk,
         error_chance(rules),
     )
@@ -26,7 +26,7 @@ pub(super) fn more_client_errors(tally: &Tally, rules: &Rules) -> String {
 
 pub(super) fn broken_promise(tally: &Tally, rules: &Rules) -> String {
     format!(
-        "the candidate failed {}: more than maxErrorRate {}, which stable keeps ({}){}",
+        "the candidate failed {}: more than maxErrorRate {}, which stable keeps with {}{}",
         share(tally.candidate),
         percent(rules.max_error_rate),
         share(tally.stable),
@@ -36,7 +36,7 @@ pub(super) fn broken_promise(tally: &Tally, rules: &Rules) -> String {
 
 pub(super) fn breach(tally: &Tally, rules: &Rules) -> String {
     format!(
-        "the candidate failed {}: more than maxErrorRate {}, and stable has too few requests to compare ({})",
+        "the candidate failed {}: more than maxErrorRate {}, and stable has too few requests to compare: {}",
         share(tally.candidate),
         percent(rules.max_error_rate),
         share(tally.stable),

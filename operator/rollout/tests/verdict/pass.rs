@@ -24,6 +24,7 @@ fn scene(weight: f64, stable: f64, candidate: f64) -> Scene {
         weight,
         stable,
         candidate,
+        ..Scene::default()
     }
 }
 

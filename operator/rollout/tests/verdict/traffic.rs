@@ -51,7 +51,7 @@ impl Random {
 }
 
 /// The traffic of one moment.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Scene {
     /// Share of the candidate.
     pub weight: f64,
@@ -59,6 +59,8 @@ pub struct Scene {
     pub stable: f64,
     /// Failures a request.
     pub candidate: f64,
+    /// 4xx answers a request of the candidate; stable gives none.
+    pub candidate_4xx: f64,
 }
 
 /// One rollout under simulated traffic.
@@ -99,7 +101,8 @@ impl Run {
                 if failed || tick % 5 == 0 {
                     let stratum = std::mem::take(stratum);
                     self.add(&stratum);
-                    if self.condemned() {
+                    let wrong = failed || stratum.candidate.client_errors > 0;
+                    if wrong && self.condemned() {
                         return;
                     }
                 }
@@ -135,7 +138,10 @@ fn draw(random: &mut Random, scene: Scene, n: u64) -> Stratum {
     let candidate = random.binomial(n, scene.weight);
     Stratum {
         stable: arm(random, n - candidate, scene.stable),
-        candidate: arm(random, candidate, scene.candidate),
+        candidate: ArmDelta {
+            client_errors: random.binomial(candidate, scene.candidate_4xx),
+            ..arm(random, candidate, scene.candidate)
+        },
     }
 }
 
@@ -152,6 +158,7 @@ fn plus(sum: &mut Stratum, more: &Stratum) {
     sum.stable.failures += more.stable.failures;
     sum.candidate.requests += more.candidate.requests;
     sum.candidate.failures += more.candidate.failures;
+    sum.candidate.client_errors += more.candidate.client_errors;
 }
 
 /// The p-quantile of what was seen.

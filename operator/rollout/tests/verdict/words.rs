@@ -25,13 +25,11 @@ fn fresh() -> Analysis {
 #[test]
 fn a_condemnation_says_its_numbers() {
     let mut analysis = fresh();
-    for (failures, requests) in [(2, 12), (3, 15), (2, 14)] {
-        analysis.add(4, &stratum((0, 130), (failures, requests)), 1_000);
-    }
+    analysis.add(4, &stratum((0, 391), (7, 41)), 1_000);
     let view = analysis.view(4, 1_000);
     assert_eq!(
         view.condemned.unwrap(),
-        "the candidate failed 7 of 41 requests (17.1 %), stable 0 of 390 requests (0.0 %) in the \
+        "the candidate failed 7 of 41 requests (17.1 %), stable 0 of 391 requests (0.0 %) in the \
          same seconds: its odds of failing are more than 1.5 times stable's, error chance below \
          0.1 %"
     );
@@ -68,7 +66,7 @@ fn client_errors_condemn_too_but_only_against_stable() {
         );
     }
     let words = bad.view(1, 1_000).condemned.unwrap();
-    assert!(words.contains("with 4xx"), "{words}");
+    assert!(words.contains("failed or answered 4xx on "), "{words}");
     let view = same.view(1, 1_000);
     assert_eq!((view.condemned, view.candidate.failures), (None, 0));
 }
@@ -97,7 +95,7 @@ fn at_full_weight_a_failing_candidate_is_a_breach_and_not_condemned() {
     assert_eq!(
         view.breach.unwrap(),
         "the candidate failed 30 of 90 requests (33.3 %): more than maxErrorRate 1 %, and stable \
-         has too few requests to compare (0 of 0 requests (0.0 %))"
+         has too few requests to compare: 0 of 0 requests (0.0 %)"
     );
     assert_eq!(analysis.view(10, 1_000).breach, None, "of another fence");
 }
@@ -208,5 +206,5 @@ fn counters_that_cannot_be_true_do_no_harm() {
     senseless.promotion_alpha = 7.0;
     let mut analysis = Analysis::new(&senseless, ClosedEvidence::default());
     analysis.add(1, &stratum((1, 90), (1, 10)), 0);
-    assert!(!analysis.view(1, 0).sufficient);
+    assert_eq!(analysis.view(1, 0).condemned, None);
 }
