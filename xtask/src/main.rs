@@ -26,6 +26,12 @@ enum Command {
     /// Start, stop and look at a Kubernetes cluster on this machine
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Bring a cluster up with Flux and this Sluice, without playing anything on it
+    Install {
+        /// Name of the cluster
+        #[arg(long, default_value = "demo")]
+        name: String,
+    },
     /// Real releases on a real cluster: promoted, taken back, and shown live
     Demo(demo::Demo),
     /// Every test that must hold for a commit
@@ -37,6 +43,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Cluster(command) => cluster::run(command),
+        Command::Install { name } => demo::prepare(&name).map(|_| ()),
         Command::Demo(demo) => demo::run(&demo),
         Command::Test(test) => suites::run(&test),
         Command::Tools => tools::ensure(&tools::ALL),
