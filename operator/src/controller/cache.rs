@@ -1,0 +1,127 @@
+//! What is known of the objects of one kind, by namespace and name.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::facts::{Kept, Key};
+
+type Namespaces<V> = HashMap<String, BTreeMap<String, Arc<V>>>;
+
+/// The objects of one kind. Filled by one watch, read by everybody.
+pub struct Cache<V> {
+    objects: RwLock<Namespaces<V>>,
+    synced: watch::Sender<bool>,
+}
+
+impl<V> Default for Cache<V> {
+    fn default() -> Self {
+        Self {
+            objects: RwLock::default(),
+            synced: watch::Sender::new(false),
+        }
+    }
+}
+
+impl<V: Kept> Cache<V> {
+    /// The object of this namespace and name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
+        self.objects.read().get(namespace)?.get(name).cloned()
+    }
+
+    /// All objects of a namespace, by name.
+    pub fn within(&self, namespace: &str) -> Vec<Arc<V>> {
+        let objects = self.objects.read();
+        objects
+            .get(namespace)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .cloned()
+            .collect()
+    }
+
+    /// Whether any object is such.
+    pub fn any(&self, is_such: impl Fn(&V) -> bool) -> bool {
+        self.objects
+            .read()
+            .values()
+            .flat_map(BTreeMap::values)
+            .any(|object| is_such(object))
+    }
+
+    /// The uids of all objects.
+    pub fn uids(&self) -> HashSet<String> {
+        let objects = self.objects.read();
+        objects
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|object| object.meta().uid.clone())
+            .collect()
+    }
+
+    /// The keys of all objects.
+    pub fn keys(&self) -> Vec<Key> {
+        let objects = self.objects.read();
+        objects
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|object| object.meta().key())
+            .collect()
+    }
+
+    /// The namespaces that hold at least one object, sorted.
+    pub fn namespaces(&self) -> Vec<String> {
+        let objects = self.objects.read();
+        let mut namespaces: Vec<_> = objects
+            .iter()
+            .filter(|(_, held)| !held.is_empty())
+            .map(|(ns, _)| ns.clone())
+            .collect();
+        namespaces.sort();
+        namespaces
+    }
+
+    /// Puts an object in; what stood there before.
+    pub fn put(&self, object: V) -> (Arc<V>, Option<Arc<V>>) {
+        let object = Arc::new(object);
+        let meta = object.meta();
+        let mut objects = self.objects.write();
+        let held = objects.entry(meta.namespace.clone()).or_default();
+        let before = held.insert(meta.name.clone(), object.clone());
+        (object, before)
+    }
+
+    /// Takes an object out.
+    pub fn remove(&self, namespace: &str, name: &str) {
+        let mut objects = self.objects.write();
+        let Some(held) = objects.get_mut(namespace) else {
+            return;
+        };
+        held.remove(name);
+        if held.is_empty() {
+            objects.remove(namespace);
+        }
+    }
+
+    /// Puts a whole list in the place of everything; from now on the cache is synced.
+    pub fn replace(&self, list: Vec<V>) {
+        let mut objects = Namespaces::<V>::new();
+        for object in list {
+            let meta = object.meta();
+            let held = objects.entry(meta.namespace.clone()).or_default();
+            held.insert(meta.name.clone(), Arc::new(object));
+        }
+        *self.objects.write() = objects;
+        self.synced.send_replace(true);
+    }
+
+    /// Returns when the first whole list is in.
+    pub async fn synced(&self) {
+        // The sender lives as long as the cache, so this cannot fail.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+}

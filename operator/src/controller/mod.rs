@@ -1,0 +1,333 @@
+//! The controller role: the only one that writes workloads and traffic splits.
+//!
+//! ```text
+//!  watches ─▶ World ─▶ mapping ─▶ Queue ─▶ look: observe ─▶ decide ─▶ status ─▶ project ─▶ act
+//!     │                             ▲                 ▲                                    │
+//!     └─▶ Seen (own writes shown) ──┘                 └── relay::leader::Hub (evidence)    │
+//!            ▲─────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! **Invariants**
+//! - The state is written before any of its effects, and nothing is decided until the caches
+//!   show our own last writes.
+//! - One look at one object at a time.
+//! - Only the leader writes; each write carries the resourceVersion that was read before the
+//!   state was written, or a fence. A leader that wakes up late changes nothing.
+//! - Nothing that is kept in memory is needed after a restart.
+
+pub mod act;
+pub mod cache;
+pub mod events;
+pub mod evidence;
+pub mod facts;
+#[cfg(test)]
+pub mod fixtures;
+pub mod mapping;
+pub mod metrics;
+pub mod observe;
+pub mod queue;
+pub mod reconcile;
+pub mod seen;
+pub mod status;
+pub mod watches;
+pub mod webhooks;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use futures::FutureExt;
+use kube::{Api, Client, api::ApiResource, core::DynamicObject};
+use parking_lot::Mutex;
+use tokio::{
+    net::TcpListener,
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use self::{
+    events::Events,
+    facts::{Kept, Key},
+    metrics::Metrics,
+    queue::{EVIDENCE_DELAY, Queue},
+    reconcile::Memory,
+    seen::{Kind, Seen, Write},
+    watches::{Watches, World},
+    webhooks::Webhooks,
+};
+use crate::{
+    context::Context,
+    lease::{Elector, Leadership},
+    relay::leader::{self, Hub, OnNews},
+};
+
+/// Secret with the controller's own certificate.
+const CERTIFICATE: &str = "sluice-controller-tls";
+/// How many objects are looked at at one time.
+const AT_ONCE: usize = 16;
+/// How often the table is compared with the pods that there are.
+const JANITOR: Duration = Duration::from_secs(2);
+
+/// What all looks share.
+pub struct Controller {
+    client: Client,
+    leadership: Leadership,
+    world: Arc<World>,
+    seen: Arc<Seen>,
+    queue: Queue,
+    hub: Arc<Hub>,
+    webhooks: Arc<Webhooks>,
+    events: Events,
+    metrics: Metrics,
+    own_namespace: String,
+    memories: Mutex<HashMap<Key, Memory>>,
+}
+
+/// Runs the controller until `shutdown`; then lets running looks end and gives the Lease back.
+///
+/// # Errors
+/// The relay's port is taken.
+pub async fn run(context: Context, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(("0.0.0.0", leader::PORT))
+        .await
+        .with_context(|| format!("port {} of the relay is taken", leader::PORT))?;
+    let caches = context.health.check("caches");
+    caches.fail("the first lists are being read");
+    let certs = context.certs(CERTIFICATE, &shutdown);
+    let metrics = Metrics::default();
+    context
+        .telemetry
+        .register(|registry| metrics.register(registry));
+
+    let pod = &context.pod;
+    let relay = SocketAddr::new(pod.ip, leader::PORT).to_string();
+    let (elector, leadership) =
+        Elector::new(context.client.clone(), &pod.namespace, &pod.name, &relay);
+    let (events, events_writer) = Events::new(context.client.clone(), &pod.name);
+    let (world, queue) = (Arc::<World>::default(), Queue::default());
+    let refused = metrics.relay_refused.clone();
+    let hub = Arc::new(Hub::new(
+        &pod.name,
+        leadership.clone(),
+        on_news(world.clone(), queue.clone(), metrics.clone()),
+        Box::new(move || {
+            refused.inc();
+        }),
+    ));
+    let controller = Arc::new(Controller {
+        webhooks: Arc::new(Webhooks::new(
+            context.client.clone(),
+            leadership.clone(),
+            world.clone(),
+        )),
+        client: context.client.clone(),
+        leadership,
+        world: world.clone(),
+        seen: Arc::default(),
+        queue: queue.clone(),
+        hub: hub.clone(),
+        events,
+        metrics,
+        own_namespace: pod.namespace.clone(),
+        memories: Mutex::default(),
+    });
+
+    let rollouts_changed = Arc::new(Notify::new());
+    let mut tasks = Watches {
+        world: world.clone(),
+        seen: controller.seen.clone(),
+        queue,
+        rollouts_changed: rollouts_changed.clone(),
+        own_namespace: pod.namespace.clone(),
+    }
+    .start(&context.client);
+    tasks.spawn(events_writer);
+    tasks.spawn(controller.webhooks.clone().keep(rollouts_changed));
+    tasks.spawn(controller.clone().follow_leadership());
+    tasks.spawn(controller.clone().janitor());
+    let relay_end = shutdown.clone();
+    tasks.spawn(leader::serve(listener, hub, certs, relay_end).map(|ended| {
+        if let Err(error) = ended {
+            error!(%error, "the relay ended");
+        }
+    }));
+
+    // Whoever leads decides from whole caches: the campaign begins when they are in.
+    tokio::select! {
+        () = world.synced() => caches.pass(),
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    info!("caches are in; campaigning for the lease");
+    let release = CancellationToken::new();
+    let election = tokio::spawn(elector.run(release.clone()));
+    controller.work(&shutdown).await;
+    release.cancel();
+    election.await.context("the election panicked")
+}
+
+/// Wakes those whose services a table tells of.
+fn on_news(world: Arc<World>, queue: Queue, metrics: Metrics) -> OnNews {
+    Box::new(move |services: &BTreeSet<String>| {
+        metrics.relay_tables.inc();
+        if services.is_empty() {
+            world
+                .rollouts
+                .keys()
+                .into_iter()
+                .for_each(|key| queue.wake(key));
+            return;
+        }
+        let at = Instant::now() + EVIDENCE_DELAY;
+        for key in mapping::of_services(&world, services) {
+            queue.wake_at(key, at);
+        }
+    })
+}
+
+impl Controller {
+    /// Looks at what the queue gives, until `shutdown`; then waits for the looks that run.
+    async fn work(self: &Arc<Self>, shutdown: &CancellationToken) {
+        let mut looks = JoinSet::new();
+        loop {
+            while looks.len() >= AT_ONCE {
+                ended(looks.join_next().await);
+            }
+            let key = tokio::select! {
+                key = self.queue.next() => key,
+                () = shutdown.cancelled() => break,
+                look = looks.join_next(), if !looks.is_empty() => {
+                    ended(look);
+                    continue;
+                }
+            };
+            let controller = self.clone();
+            looks.spawn(async move {
+                // Given back however the look ends, or the object is never looked at again.
+                let _turn = Turn {
+                    queue: &controller.queue,
+                    key: &key,
+                };
+                let mut memory = controller.memories.lock().remove(&key).unwrap_or_default();
+                let again = controller.look(&key, &mut memory).await;
+                if controller
+                    .world
+                    .rollouts
+                    .get(&key.namespace, &key.name)
+                    .is_some()
+                {
+                    controller.memories.lock().insert(key.clone(), memory);
+                }
+                if let Some(at) = again {
+                    controller.queue.wake_at(key.clone(), at);
+                }
+            });
+        }
+        while let Some(look) = looks.join_next().await {
+            ended(Some(look));
+        }
+    }
+
+    /// A new leader looks at everything; one that leads no more forgets what it remembered.
+    async fn follow_leadership(self: Arc<Self>) {
+        let mut leadership = self.leadership.clone();
+        let mut term = None;
+        loop {
+            let now = leadership.term();
+            if now != term {
+                term = now;
+                self.metrics.leads(term.is_some());
+                self.world
+                    .rollouts
+                    .keys()
+                    .into_iter()
+                    .for_each(|key| self.queue.wake(key));
+            }
+            leadership.changed().await;
+        }
+    }
+
+    /// Nothing is expected of proxies whose pods are gone. A pod must be missed twice: its proxy
+    /// may report before the watch shows the pod.
+    async fn janitor(self: Arc<Self>) {
+        self.world.synced().await;
+        let mut ticks = tokio::time::interval(JANITOR);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut missed = BTreeSet::<String>::new();
+        loop {
+            ticks.tick().await;
+            let known = self.world.pods.uids();
+            let now = self.hub.now_ms();
+            let gone: BTreeSet<String> = self.hub.with_table(|table| {
+                table.expire(now);
+                let gone = table.pod_uids().filter(|uid| !known.contains(*uid));
+                gone.map(str::to_owned).collect()
+            });
+            let certain: Vec<&String> = gone.intersection(&missed).collect();
+            if !certain.is_empty() {
+                self.hub
+                    .with_table(|table| certain.iter().for_each(|uid| table.forget(uid)));
+                self.world
+                    .rollouts
+                    .keys()
+                    .into_iter()
+                    .for_each(|key| self.queue.wake(key));
+            }
+            missed = gone;
+        }
+    }
+
+    /// Whether every Ready replica that serves proxies has told its whole table. With none there
+    /// is nobody to tell.
+    fn relay_is_complete(&self) -> bool {
+        let pods = self.world.pods.within(&self.own_namespace);
+        let mut serving = pods
+            .iter()
+            .filter(|pod| mapping::is_serving(&self.own_namespace, &pod.meta))
+            .peekable();
+        let mut ready = serving
+            .by_ref()
+            .filter(|pod| pod.ready && pod.lives())
+            .peekable();
+        ready.peek().is_some() && ready.all(|pod| self.hub.hears(&pod.meta().name))
+    }
+
+    /// uid and version of an object as the apiserver has it now.
+    async fn current_version(&self, write: &Write) -> kube::Result<Option<(String, String)>> {
+        let resource = match write.kind {
+            Kind::Rollout => ApiResource::erase::<sluice_crds::MeshRollout>(&()),
+            Kind::Split => ApiResource::erase::<sluice_crds::TrafficSplit>(&()),
+            Kind::Deployment => ApiResource::erase::<k8s_openapi::api::apps::v1::Deployment>(&()),
+            Kind::ReplicaSet => ApiResource::erase::<k8s_openapi::api::apps::v1::ReplicaSet>(&()),
+            Kind::Pod => ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&()),
+        };
+        let api =
+            Api::<DynamicObject>::namespaced_with(self.client.clone(), &write.namespace, &resource);
+        let found = api.get_metadata_opt(&write.name).await?;
+        Ok(found.and_then(|o| Some((o.metadata.uid?, o.metadata.resource_version?))))
+    }
+}
+
+/// Gives an object's turn back to the queue.
+struct Turn<'a> {
+    queue: &'a Queue,
+    key: &'a Key,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.queue.done(self.key);
+    }
+}
+
+fn ended(look: Option<Result<(), tokio::task::JoinError>>) {
+    if let Some(Err(error)) = look {
+        error!(%error, "a look at a MeshRollout panicked: report this");
+    }
+}

@@ -1,0 +1,534 @@
+//! One look at one MeshRollout: observe, decide, write the state, bring about what it asks for.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube::{Api, Resource, api::PostParams};
+use sluice_crds::{MeshRollout, MeshRolloutStatus};
+use sluice_rollout::{
+    Millis,
+    conditions::conditions,
+    decide::{Decision, NoteKind, decide},
+    desired::Desired,
+    invariants,
+    observation::{EvidenceView, Observation, Workload},
+    policy::Policy,
+    project::project,
+    state::State,
+};
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+use super::{
+    Controller,
+    act::{ActError, Writer, split_status},
+    evidence::{Evidence, standing},
+    facts::{DeploymentFacts, Key, MANAGER, RolloutFacts, SplitFacts},
+    observe::{observe, services_of},
+    seen::{Kind, PATIENCE, Write},
+    status::{Difference, FIGURES, Fact, Shown, difference, render, with_hindrance},
+    watches::Namespace,
+};
+
+/// The first wait after a failure; doubled with each further one.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// The longest wait after failures.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What is remembered of a MeshRollout between looks; nothing that a restart may not lose.
+#[derive(Default)]
+pub struct Memory {
+    last: Option<Arc<RolloutFacts>>,
+    evidence: Option<Evidence>,
+    hindrance: Option<String>,
+    failures: u32,
+    status_written: Option<Instant>,
+    split_status_written: Option<Instant>,
+    phase: Option<&'static str>,
+}
+
+/// Everything that one look reads.
+struct Look<'a> {
+    rollout: &'a RolloutFacts,
+    namespace: &'a Namespace,
+    split: Option<&'a SplitFacts>,
+    observation: Observation,
+    laggards: Vec<String>,
+    now: Timestamp,
+}
+
+impl Controller {
+    /// Looks at one object; says when to look again although nothing happens.
+    pub async fn look(&self, key: &Key, memory: &mut Memory) -> Option<Instant> {
+        let Some(term) = self.leadership.term() else {
+            self.metrics.forget(key, memory.phase.take());
+            memory.evidence = None;
+            return None;
+        };
+        let Some(rollout) = self.world.rollouts.get(&key.namespace, &key.name) else {
+            self.bury(key, memory);
+            return None;
+        };
+        if rollout.meta.deleting {
+            return None;
+        }
+        if let Some(again) = self.wait_for_own_writes(key).await {
+            return Some(again);
+        }
+        memory.last = Some(rollout.clone());
+        match self.reconcile(term, &rollout, memory).await {
+            Ok(again) => {
+                self.metrics.reconciled("ok");
+                memory.failures = 0;
+                if let Some(hindrance) = memory.hindrance.take() {
+                    debug!(%key, hindrance, "the hindrance is over");
+                    return Some(Instant::now());
+                }
+                again
+            }
+            Err(error) => Some(self.failed(key, &rollout, memory, &error)),
+        }
+    }
+
+    /// The MeshRollout is gone; its split and candidate go by their owner references.
+    fn bury(&self, key: &Key, memory: &mut Memory) {
+        self.metrics.forget(key, memory.phase.take());
+        self.seen.forget(key);
+        let Some(last) = std::mem::take(memory).last else {
+            return;
+        };
+        let Some(workload) = &last.object.spec.workload else {
+            return;
+        };
+        let deployment = self.world.deployments.get(&key.namespace, &workload.name);
+        if let Some(deployment) = deployment.filter(|d| d.paused && d.paused_by_git.is_none()) {
+            self.events.tell(
+                deployment_reference(&deployment),
+                true,
+                "LeftHeld",
+                &format!(
+                    "MeshRollout {} was deleted while revision {} was held: the stable pods serve on. \
+                     To roll it out natively: kubectl rollout resume deployment/{}",
+                    key.name, deployment.revision, deployment.meta.name
+                ),
+            );
+        }
+    }
+
+    /// When the cache does not show all our writes yet: when to look again at the latest. The
+    /// watch wakes earlier; after [`PATIENCE`] the apiserver is asked.
+    async fn wait_for_own_writes(&self, key: &Key) -> Option<Instant> {
+        let pending = self.seen.pending(key);
+        let now = Instant::now();
+        for (write, since) in pending.iter().filter(|(_, since)| now >= *since + PATIENCE) {
+            if self.cache_is_current(write).await {
+                self.seen.caught_up(&write.uid);
+            } else {
+                warn!(%key, kind = ?write.kind, name = write.name, since = ?since.elapsed(), "the watch is behind our own write");
+            }
+        }
+        let oldest = self
+            .seen
+            .pending(key)
+            .iter()
+            .map(|(_, since)| *since)
+            .min()?;
+        Some((oldest + PATIENCE).max(now + Duration::from_millis(500)))
+    }
+
+    async fn cache_is_current(&self, write: &Write) -> bool {
+        let held = self
+            .world
+            .version(write.kind, &write.namespace, &write.name);
+        match self.current_version(write).await {
+            Ok(current) => held == current,
+            Err(error) => {
+                warn!(%error, name = write.name, "our own write could not be read back");
+                false
+            }
+        }
+    }
+
+    async fn reconcile(
+        &self,
+        term: i32,
+        rollout: &Arc<RolloutFacts>,
+        memory: &mut Memory,
+    ) -> Result<Option<Instant>, ActError> {
+        let now = Timestamp::now();
+        let key = rollout.meta.key();
+        let namespace = self.world.namespace(&key.namespace);
+        let split = self.world.splits.get(&key.namespace, &key.name);
+        let state = read_state(rollout, split.as_deref(), now)?;
+        let policy = Policy::from_spec(&rollout.object.spec);
+        let (observation, laggards) = self.observe(
+            term,
+            rollout,
+            &namespace,
+            split.as_deref(),
+            &state,
+            policy.as_ref().ok(),
+            memory,
+            now,
+        );
+        let look = Look {
+            rollout,
+            namespace: &namespace,
+            split: split.as_deref(),
+            observation,
+            laggards,
+            now,
+        };
+        let held = self.webhooks.hold(&key.namespace).await;
+        let policy = match policy {
+            Ok(policy) => policy,
+            Err(error) => {
+                let facts =
+                    conditions(Err(&error), &state, &look.observation, now.as_millisecond());
+                let facts = facts.into_iter().map(Fact::from).collect();
+                self.write_status(&look, None, &state, facts, memory)
+                    .await?;
+                return Ok(None);
+            }
+        };
+        let decision = self.decide(&policy, &state, &look)?;
+        let facts = conditions(
+            Ok(&policy),
+            &decision.state,
+            &look.observation,
+            now.as_millisecond(),
+        );
+        let facts = facts.into_iter().map(Fact::from).collect();
+        let hindrance = held
+            .as_ref()
+            .err()
+            .map(ToString::to_string)
+            .or(memory.hindrance.clone());
+        let facts = with_hindrance(facts, hindrance.as_deref());
+        let figures_at = self
+            .write_status(&look, Some(&policy), &decision.state, facts, memory)
+            .await?;
+        self.tell(rollout, &decision);
+        let phase = decision.state.phase.name();
+        self.metrics.rollout(
+            &key,
+            memory.phase.replace(phase),
+            phase,
+            decision.state.weight,
+        );
+
+        let desired = project(&policy, &decision.state, &look.observation);
+        let split_at = self.act(&look, &decision.state, &desired, memory).await?;
+        held?;
+        let decided_at = decision
+            .again_at
+            .map(|at| instant(at, now.as_millisecond()));
+        Ok([figures_at, split_at, decided_at]
+            .into_iter()
+            .flatten()
+            .min())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn observe(
+        &self,
+        term: i32,
+        rollout: &RolloutFacts,
+        namespace: &Namespace,
+        split: Option<&SplitFacts>,
+        state: &State,
+        policy: Option<&Policy>,
+        memory: &mut Memory,
+        now: Timestamp,
+    ) -> (Observation, Vec<String>) {
+        let services: Vec<String> = services_of(rollout, namespace)
+            .into_iter()
+            .map(|name| format!("{}/{name}", rollout.meta.namespace))
+            .collect();
+        let ours = split.filter(|split| split.meta.owned_by("MeshRollout", &rollout.meta.uid));
+        let fence = ours.map(|split| split.object.spec.fence);
+        let complete = self.relay_is_complete();
+        let evidence = match (&state.candidate, policy) {
+            (Some(candidate), Some(policy)) => {
+                let held = memory.evidence.take();
+                Some(Evidence::of(held, term, candidate, &policy.rules))
+            }
+            _ => None,
+        };
+        memory.evidence = evidence;
+        let (view, laggards, evidence) = self.hub.with_table(|table| {
+            let (view, laggards) = standing(table, &services, fence, complete, self.hub.now_ms());
+            let evidence = memory
+                .evidence
+                .as_mut()
+                .map_or_else(EvidenceView::default, |evidence| {
+                    evidence.read(table, &services, state.fence, now.as_millisecond())
+                });
+            (view, laggards, evidence)
+        });
+        (observe(rollout, namespace, view, evidence), laggards)
+    }
+
+    fn decide(
+        &self,
+        policy: &Policy,
+        state: &State,
+        look: &Look<'_>,
+    ) -> Result<Decision, ActError> {
+        let mut decision = decide(policy, state, &look.observation, look.now.as_millisecond());
+        follow_services(&mut decision.state, look.split, &look.observation);
+        // A stop is better than an effect that no rule allows: what is in force stays.
+        if cfg!(debug_assertions)
+            && let Err(broken) = invariants::check(policy, state, &decision.state)
+        {
+            error!(broken, before = ?state, after = ?decision.state, "a decision breaks an invariant");
+            return Err(ActError::Waits(format!(
+                "a decision was refused because it breaks a rule of the machine ({broken}): report this"
+            )));
+        }
+        if decision.state != *state {
+            self.metrics.decided();
+        }
+        Ok(decision)
+    }
+
+    /// Writes the status whole, if it differs; figures alone now and then. Gives when they are
+    /// due.
+    async fn write_status(
+        &self,
+        look: &Look<'_>,
+        policy: Option<&Policy>,
+        state: &State,
+        facts: Vec<Fact>,
+        memory: &mut Memory,
+    ) -> Result<Option<Instant>, ActError> {
+        let rollout = look.rollout;
+        let before = rollout.object.status.as_ref();
+        let generation = rollout.meta.generation;
+        let shown = Shown {
+            policy,
+            state,
+            seen: &look.observation,
+            facts,
+            generation,
+            now: look.now,
+        };
+        let next =
+            render(shown, before.unwrap_or(&MeshRolloutStatus::default())).map_err(|error| {
+                ActError::Failed {
+                    what: "rendering the status".to_owned(),
+                    message: error.to_string(),
+                }
+            })?;
+        match difference(before, &next) {
+            Difference::None => return Ok(None),
+            Difference::Substance => {}
+            Difference::Figures => {
+                let due = memory.status_written.map(|written| written + FIGURES);
+                if let Some(due) = due.filter(|due| *due > Instant::now()) {
+                    return Ok(Some(due));
+                }
+            }
+        }
+        let mut object = rollout.object.clone();
+        object.status = Some(next);
+        let api = Api::<MeshRollout>::namespaced(self.client.clone(), &rollout.meta.namespace);
+        let params = PostParams {
+            dry_run: false,
+            field_manager: Some(MANAGER.to_owned()),
+        };
+        let what = format!("status of MeshRollout {}", rollout.meta.name);
+        let request = async {
+            api.replace_status(&rollout.meta.name, &params, &object)
+                .await
+        };
+        self.writer(look).send(Kind::Rollout, what, request).await?;
+        memory.status_written = Some(Instant::now());
+        Ok(None)
+    }
+
+    /// The state is written: brings about what it asks for.
+    async fn act(
+        &self,
+        look: &Look<'_>,
+        state: &State,
+        desired: &Desired,
+        memory: &mut Memory,
+    ) -> Result<Option<Instant>, ActError> {
+        let writer = self.writer(look);
+        writer
+            .split(
+                look.split,
+                desired.split.as_ref(),
+                &look.observation.services,
+            )
+            .await?;
+        if let Some(deployment) = governed(look) {
+            writer.hold(deployment, desired.hold).await?;
+            let leaving = state
+                .candidate
+                .as_ref()
+                .map(|candidate| candidate.arm.revision.as_str());
+            writer
+                .candidate(deployment, desired.candidate.as_ref(), leaving)
+                .await?;
+        } else if look.observation.workload == Workload::Missing {
+            writer.abandon_candidates().await?;
+        }
+        // The counts of a fence that is being replaced at this moment say nothing.
+        let current = look.split.filter(|split| {
+            desired
+                .split
+                .as_ref()
+                .is_some_and(|d| d.fence == split.object.spec.fence)
+        });
+        let Some(split) = current else {
+            return Ok(None);
+        };
+        let status = split_status(split, &look.observation.split, &look.laggards, look.now);
+        writer
+            .write_split_status(split, status, &mut memory.split_status_written)
+            .await
+    }
+
+    fn writer<'a>(&'a self, look: &Look<'a>) -> Writer<'a> {
+        Writer {
+            client: &self.client,
+            leadership: &self.leadership,
+            seen: &self.seen,
+            metrics: &self.metrics,
+            webhooks: &self.webhooks,
+            rollout: look.rollout,
+            namespace: look.namespace,
+        }
+    }
+
+    fn tell(&self, rollout: &RolloutFacts, decision: &Decision) {
+        for note in &decision.notes {
+            let is_warning = note.kind == NoteKind::Warning;
+            self.events.tell(
+                rollout.object.object_ref(&()),
+                is_warning,
+                note.reason,
+                &note.message,
+            );
+        }
+    }
+
+    /// Counts, tells and remembers a failure; when to try again.
+    fn failed(
+        &self,
+        key: &Key,
+        rollout: &RolloutFacts,
+        memory: &mut Memory,
+        error: &ActError,
+    ) -> Instant {
+        memory.failures += 1;
+        let is_passing = matches!(error, ActError::Conflict(_) | ActError::NotLeading(_));
+        self.metrics
+            .reconciled(if is_passing { "conflict" } else { "failed" });
+        if is_passing {
+            debug!(%key, %error, "looked at again");
+        } else {
+            warn!(%key, %error, failures = memory.failures, "not done; tried again");
+            let message = error.to_string();
+            if memory.hindrance.as_ref() != Some(&message) {
+                self.events
+                    .tell(rollout.object.object_ref(&()), true, "Hindered", &message);
+                memory.hindrance = Some(message);
+            }
+        }
+        Instant::now() + jittered(backoff(memory.failures))
+    }
+}
+
+/// The state as it was written; for a MeshRollout without one a new state. Its fence begins
+/// above every fence of an earlier life of this name, which proxies may still report.
+fn read_state(
+    rollout: &RolloutFacts,
+    split: Option<&SplitFacts>,
+    now: Timestamp,
+) -> Result<State, ActError> {
+    let written = rollout
+        .object
+        .status
+        .as_ref()
+        .and_then(|status| status.state.clone());
+    let Some(written) = written else {
+        let last = split.map_or(0, |split| split.object.spec.fence);
+        return Ok(State {
+            fence: now.as_second().max(last),
+            ..State::default()
+        });
+    };
+    serde_json::from_value(written).map_err(|error| {
+        ActError::Waits(format!(
+            "status.state cannot be read ({error}): was it edited? Remove it, and the rollout begins anew"
+        ))
+    })
+}
+
+/// A split of other Services is another decision about traffic: it gets a fence of its own, and
+/// the evidence under the old one is closed, as `decide` does.
+fn follow_services(state: &mut State, split: Option<&SplitFacts>, seen: &Observation) {
+    let Some(split) = split else { return };
+    let spec = &split.object.spec;
+    if seen.services.is_empty() || spec.services == seen.services || spec.fence < state.fence {
+        return;
+    }
+    state.fence = spec.fence + 1;
+    let closed = &seen.evidence.closed;
+    if let Some(candidate) = &mut state.candidate
+        && closed.through_fence > candidate.closed.through_fence
+    {
+        candidate.closed = closed.clone();
+    }
+}
+
+/// The Deployment that the MeshRollout governs.
+fn governed<'a>(look: &Look<'a>) -> Option<&'a DeploymentFacts> {
+    let workload = look.rollout.object.spec.workload.as_ref()?;
+    let mut deployments = look.namespace.deployments.iter();
+    deployments
+        .find(|d| d.meta.name == workload.name && !d.meta.deleting)
+        .map(AsRef::as_ref)
+}
+
+fn deployment_reference(
+    deployment: &DeploymentFacts,
+) -> k8s_openapi::api::core::v1::ObjectReference {
+    k8s_openapi::api::core::v1::ObjectReference {
+        api_version: Some("apps/v1".to_owned()),
+        kind: Some("Deployment".to_owned()),
+        namespace: Some(deployment.meta.namespace.clone()),
+        name: Some(deployment.meta.name.clone()),
+        uid: Some(deployment.meta.uid.clone()),
+        ..Default::default()
+    }
+}
+
+/// The monotonic time of a wall-clock time; never the past, so that a clock that jumps cannot
+/// make a busy loop.
+fn instant(at: Millis, now: Millis) -> Instant {
+    let wait = u64::try_from(at.saturating_sub(now)).unwrap_or_default();
+    Instant::now() + Duration::from_millis(wait.max(1))
+}
+
+fn backoff(failures: u32) -> Duration {
+    FIRST_WAIT
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(LONGEST_WAIT)
+}
+
+/// Up to a fifth longer, so that many objects do not come back in step.
+fn jittered(wait: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0) % 1000;
+    wait + wait.mul_f64(random as f64 / 5000.0)
+}
+
+#[cfg(test)]
+mod tests;

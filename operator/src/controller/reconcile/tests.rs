@@ -1,0 +1,109 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::json;
+use sluice_crds::TrafficSplit;
+use sluice_rollout::state::{Arm, Candidate};
+
+use super::*;
+use crate::controller::fixtures::rollout;
+
+fn split(fence: i64, services: &[&str]) -> SplitFacts {
+    let object: TrafficSplit = serde_json::from_value(json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "TrafficSplit",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"fence": fence, "services": services, "arms": []},
+    }))
+    .unwrap();
+    SplitFacts::of(object)
+}
+
+fn seen(services: &[&str]) -> Observation {
+    let services = services.iter().map(|&name| name.to_owned()).collect();
+    Observation {
+        services,
+        ..Observation::default()
+    }
+}
+
+#[test]
+fn a_new_life_of_a_name_begins_above_the_fences_of_the_last_one() {
+    let now = Timestamp::from_second(1_000).unwrap();
+    let fresh = rollout("web", "web");
+    assert_eq!(read_state(&fresh, None, now).unwrap().fence, 1_000);
+    assert_eq!(
+        read_state(&fresh, Some(&split(5_000, &["web"])), now)
+            .unwrap()
+            .fence,
+        5_000
+    );
+}
+
+#[test]
+fn a_state_that_cannot_be_read_is_said_and_not_replaced() {
+    let mut edited = rollout("web", "web");
+    let state = Some(json!({"fence": "seven"}));
+    edited.object.status = Some(MeshRolloutStatus {
+        state,
+        ..MeshRolloutStatus::default()
+    });
+    let error = read_state(&edited, None, Timestamp::UNIX_EPOCH).unwrap_err();
+    assert!(
+        error.to_string().contains("status.state cannot be read"),
+        "{error}"
+    );
+}
+
+#[test]
+fn other_services_are_another_decision_about_traffic() {
+    let arm = Arm {
+        revision: "r2".to_owned(),
+        ..Arm::default()
+    };
+    let candidate = Candidate {
+        arm,
+        ..Candidate::default()
+    };
+    let before = State {
+        fence: 7,
+        candidate: Some(candidate),
+        ..State::default()
+    };
+    let mut state = before.clone();
+    follow_services(&mut state, Some(&split(7, &["web"])), &seen(&["web"]));
+    assert_eq!(state, before);
+    let mut observation = seen(&["web", "web-admin"]);
+    observation.evidence.closed.through_fence = 7;
+    follow_services(&mut state, Some(&split(7, &["web"])), &observation);
+    assert_eq!(state.fence, 8);
+    assert_eq!(state.candidate.unwrap().closed.through_fence, 7);
+}
+
+#[test]
+fn a_fence_that_is_on_its_way_is_not_raised_twice() {
+    let mut state = State {
+        fence: 8,
+        ..State::default()
+    };
+    follow_services(
+        &mut state,
+        Some(&split(7, &["web"])),
+        &seen(&["web", "web-admin"]),
+    );
+    assert_eq!(state.fence, 8);
+}
+
+#[test]
+fn waits_after_failures_grow_and_end_at_half_a_minute() {
+    assert_eq!(backoff(1), FIRST_WAIT);
+    assert_eq!(backoff(2), 2 * FIRST_WAIT);
+    assert_eq!(backoff(1000), LONGEST_WAIT);
+    for _ in 0..100 {
+        let wait = jittered(LONGEST_WAIT);
+        assert!(wait >= LONGEST_WAIT && wait <= LONGEST_WAIT.mul_f64(1.2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_has_passed_is_never_a_busy_loop() {
+    assert!(instant(0, 10_000) > Instant::now());
+}
