@@ -49,7 +49,7 @@ pub struct MeshRolloutStatus {
     pub conditions: Vec<Condition>,
     /// The machine's own state, whole: written before any of its effects, read back after a
     /// restart. Its shape belongs to the controller and may change between versions.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub state: Option<serde_json::Value>,
 }

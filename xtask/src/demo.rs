@@ -142,7 +142,6 @@ fn reset(cluster: &Cluster) -> Result<()> {
                 "kustomizations.kustomize.toolkit.fluxcd.io",
                 REPOSITORY,
             ])
-            .args(["--namespace", "flux-system"])
             .args(gone),
     )?;
     command::output(

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 
 use crate::{
     cluster::Cluster,
@@ -48,14 +49,17 @@ pub(crate) fn build() -> Result<()> {
 /// Makes the images known to the cluster's node: the operator, the proxy, and the demo's
 /// application.
 pub(crate) fn load(cluster: &Cluster) -> Result<()> {
-    cluster.load_image(&operator()?)?;
-    cluster.load_image(&proxy()?)?;
+    let build = build_tag()?;
+    for tag in [TAG, &build] {
+        cluster.load_image(&operator(tag)?)?;
+        cluster.load_image(&proxy(tag)?)?;
+    }
     cluster.load_image(&Image::of_program("podinfo:6.9.2", &tools::PODINFO.path())?)
 }
 
-fn operator() -> Result<Image> {
+fn operator(tag: &str) -> Result<Image> {
     Ok(Image {
-        reference: format!("sluice/operator:{TAG}"),
+        reference: format!("sluice/operator:{tag}"),
         entrypoint: vec!["/sluice-operator".to_owned()],
         files: vec![program("/sluice-operator")],
         folders: vec![("/tmp".to_owned(), 0o1777)],
@@ -64,17 +68,29 @@ fn operator() -> Result<Image> {
 }
 
 /// The proxy's image also holds nft, which its `init` writes the redirect with.
-fn proxy() -> Result<Image> {
+fn proxy(tag: &str) -> Result<Image> {
     let nft = command::find("nft").context("nft is missing: apt-get install nftables")?;
     let mut files = vec![program("/sluice-proxy")];
     files.extend(image::with_libraries(&nft)?);
     Ok(Image {
-        reference: format!("sluice/proxy:{TAG}"),
+        reference: format!("sluice/proxy:{tag}"),
         entrypoint: vec!["/sluice-proxy".to_owned()],
         files,
         folders: vec![("/tmp".to_owned(), 0o1777)],
         user: "1337:1337".to_owned(),
     })
+}
+
+/// A tag that names these very binaries, so that a new build replaces the pods of an old one.
+fn build_tag() -> Result<String> {
+    let mut hash = Sha256::new();
+    for name in ["sluice-operator", "sluice-proxy"] {
+        let path = release(name);
+        let program = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        hash.update(program);
+    }
+    let digest = format!("{:x}", hash.finalize());
+    Ok(format!("{TAG}-{}", &digest[..12]))
 }
 
 fn program(path: &str) -> ImageFile {
@@ -91,12 +107,14 @@ fn release(name: &str) -> PathBuf {
 
 /// Installs the chart, or brings an installed one up to date, and waits until it is ready.
 pub(crate) fn install(cluster: &Cluster) -> Result<()> {
+    let tag = build_tag()?;
     command::output(
         cluster
             .helm()
             .args(["upgrade", "--install", "sluice"])
             .arg(paths::workspace().join("charts/sluice"))
             .args(["--namespace", "sluice-system", "--create-namespace"])
+            .args(["--set", &format!("image.tag={tag},proxyImage.tag={tag}")])
             .args(["--wait", "--timeout", "120s"]),
     )
     .context("installing charts/sluice")?;

@@ -89,6 +89,8 @@ const REFUSE_VOID: &str = r#"
 table inet sluice-node {
     chain output {
         type filter hook output priority 10;
+        # Bound for a Service: the route is still the one to its address, the pod's is taken after these chains.
+        ct status dnat accept
         oifname "void0" meta l4proto tcp reject with tcp reset
         oifname "void0" reject with icmpx type no-route
     }
