@@ -1,0 +1,199 @@
+//! The local endpoints for people, probes and Prometheus.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::{
+    config::{Listener, Route},
+    drain::Phase,
+    shared::Shared,
+};
+
+/// Content type of OpenMetrics 1.0.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the endpoints tell of.
+#[derive(Debug)]
+pub struct Admin {
+    shared: Arc<Shared>,
+    ready: AtomicBool,
+}
+
+impl Admin {
+    /// Not ready yet.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            ready: AtomicBool::new(false),
+        })
+    }
+
+    /// Ready from now on, until we leave.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed) && self.shared.drain.phase() == Phase::Serving
+    }
+
+    /// Serves on this address, for ever.
+    ///
+    /// # Errors
+    /// When it cannot be listened on.
+    pub async fn listen(self: Arc<Self>, address: SocketAddr) -> io::Result<()> {
+        let listener = TcpListener::bind(address).await?;
+        tokio::spawn(async move {
+            loop {
+                let Ok((client, _)) = listener.accept().await else {
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                let admin = self.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(|request| {
+                        let response = admin.answer(&request);
+                        async move { Ok::<_, Infallible>(response) }
+                    });
+                    let io = TokioIo::new(client);
+                    // A client that breaks off is its own business.
+                    let _ = http1::Builder::new().serve_connection(io, service).await;
+                });
+            }
+        });
+        Ok(())
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+        }
+        match request.uri().path() {
+            "/healthz/ready" | "/ready" if self.is_ready() => plain(StatusCode::OK, "ready\n"),
+            "/healthz/ready" | "/ready" => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            "/metrics" | "/stats/prometheus" => {
+                with_type(StatusCode::OK, OPENMETRICS, self.shared.metrics.text())
+            }
+            "/stats" => with_type(StatusCode::OK, "text/plain", self.stats()),
+            "/config_dump" => as_json(&self.config()),
+            "/clusters" => as_json(&self.clusters()),
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "try /healthz/ready, /stats/prometheus, /stats, /config_dump or /clusters\n",
+            ),
+        }
+    }
+
+    fn stats(&self) -> String {
+        format!(
+            "connections: {}\nphase: {:?}\nlease_lapsed: {}\nlisteners: {}\n",
+            self.shared.drain.connections(),
+            self.shared.drain.phase(),
+            self.shared.lease.lapsed(),
+            self.shared.snapshot.load().listeners.len(),
+        )
+    }
+
+    fn config(&self) -> Value {
+        let snapshot = self.shared.snapshot.load();
+        let status = self.shared.status.load();
+        let listeners = snapshot.listeners.iter();
+        let listeners: serde_json::Map<_, _> = listeners
+            .map(|(name, listener)| (name.clone(), listener_json(listener)))
+            .collect();
+        let refused: Vec<_> = status
+            .refused
+            .iter()
+            .map(|r| json!({"type": r.type_url, "name": r.name, "reason": r.reason}))
+            .collect();
+        json!({
+            "listeners": listeners,
+            "absent": snapshot.absent,
+            "applied": snapshot.applied,
+            "leaseLapsed": self.shared.lease.lapsed(),
+            "warming": status.warming,
+            "refused": refused,
+        })
+    }
+
+    fn clusters(&self) -> Value {
+        let snapshot = self.shared.snapshot.load();
+        let routes = snapshot.listeners.values().flat_map(|l| l.routes());
+        let clusters: serde_json::Map<_, _> = routes
+            .flat_map(|route| &route.branches)
+            .map(|branch| {
+                let endpoints = branch.cluster.endpoints.iter();
+                let endpoints: Vec<_> = endpoints
+                    .map(|e| json!({"address": e.address.to_string(), "pod": e.facts.pod}))
+                    .collect();
+                (branch.cluster.name.clone(), Value::Array(endpoints))
+            })
+            .collect();
+        Value::Object(clusters)
+    }
+}
+
+fn listener_json(listener: &Listener) -> Value {
+    match listener {
+        Listener::Http(http) => json!({"http": route_json(http)}),
+        Listener::Tcp(tcp) => json!({"tcp": route_json(tcp)}),
+        Listener::Detect { http, tcp } => {
+            json!({"http": route_json(http), "tcp": route_json(tcp)})
+        }
+    }
+}
+
+fn route_json(route: &Route) -> Value {
+    let branches: Vec<_> = route
+        .branches
+        .iter()
+        .map(|b| json!({"cluster": b.cluster.name, "weight": b.weight}))
+        .collect();
+    let split = route.split.as_ref().map(|split| {
+        let key = split.counters.key();
+        json!({
+            "service": key.service,
+            "revision": key.revision,
+            "fence": key.fence,
+            "leased": split.leased,
+        })
+    });
+    json!({"branches": branches, "split": split})
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    with_type(status, "text/plain", text)
+}
+
+fn as_json(value: &Value) -> Response<Full<Bytes>> {
+    with_type(StatusCode::OK, "application/json", format!("{value:#}\n"))
+}
+
+fn with_type(
+    status: StatusCode,
+    kind: &'static str,
+    text: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,160 @@
+//! What is subscribed to, what came of it, what is in force. No I/O.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use envoy_types::pb::envoy::{
+    config::core::v3::Node,
+    service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+};
+use sluice_evidence::v1::Rejection;
+use sluice_xds::{ClientSession, Event, Held, Kind, ProtocolError, Refusal, ResourceName};
+use tokio::time::Instant;
+
+use crate::{
+    config::{Change, Snapshot, Store},
+    evidence::Evidence,
+};
+
+/// A name that is no Service is asked for anew after this time; else each address that was ever
+/// called would be subscribed to for ever.
+const ABSENT: Duration = Duration::from_secs(600);
+
+/// The proxy's end of ADS: the protocol, and what the resources mean.
+#[derive(Debug)]
+pub struct Ads {
+    session: ClientSession,
+    store: Store,
+    asked: HashMap<String, Instant>,
+    refused: BTreeMap<ResourceName, String>,
+}
+
+impl Ads {
+    /// Knows nothing and wants nothing.
+    #[must_use]
+    pub fn new(node: Node) -> Self {
+        Self {
+            session: ClientSession::new(node),
+            store: Store::default(),
+            asked: HashMap::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// Somebody wants to go there.
+    pub fn demand(&mut self, listener: &str) {
+        self.asked.insert(listener.to_owned(), Instant::now());
+        self.session.subscribe(Kind::Listener, [listener]);
+    }
+
+    /// Starts over on a new stream.
+    pub fn reconnect(&mut self) {
+        self.session.reconnect();
+    }
+
+    /// The next message for the server.
+    pub fn poll_request(&mut self) -> Option<DeltaDiscoveryRequest> {
+        self.session.poll_request()
+    }
+
+    /// Takes a message in; whether anything may be different now.
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: the stream is of no use any more.
+    pub fn handle(&mut self, response: DeltaDiscoveryResponse) -> Result<bool, ProtocolError> {
+        let update = self.session.handle_response(response)?;
+        let mut refusals = Vec::new();
+        for event in &update.events {
+            let (kind, name, change) = match event {
+                Event::Upsert {
+                    kind,
+                    name,
+                    resource,
+                    ..
+                } => (*kind, name, Change::Set(resource)),
+                Event::Gone { kind, name } => (*kind, name, Change::Remove),
+            };
+            let id = ResourceName::new(kind, name);
+            match self.store.apply(kind, name, change) {
+                Ok(()) => {
+                    self.refused.remove(&id);
+                }
+                Err(refused) => {
+                    tracing::warn!(resource = %id, %refused, "refused");
+                    refusals.push(Refusal::new(name, refused.to_string()));
+                    self.refused.insert(id, refused.to_string());
+                }
+            }
+        }
+        if refusals.is_empty() {
+            self.session.ack(update.verdict);
+        } else {
+            self.session.nack(update.verdict, &refusals);
+        }
+        self.settle();
+        Ok(!update.events.is_empty())
+    }
+
+    /// Forgets old names that are no Services; whether there were any.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let old: Vec<String> = self
+            .asked
+            .iter()
+            .filter(|(name, asked)| {
+                let held = self.session.held(Kind::Listener, name);
+                held == Some(&Held::Absent) && now.duration_since(**asked) >= ABSENT
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &old {
+            self.asked.remove(name);
+            self.store.forget(name);
+        }
+        self.session.unsubscribe(Kind::Listener, &old);
+        !old.is_empty()
+    }
+
+    /// Brings into force what is complete, and wants what that needs.
+    fn settle(&mut self) {
+        self.store.settle();
+        for kind in [Kind::Route, Kind::Cluster, Kind::Endpoints] {
+            let wanted = self.store.wanted(kind);
+            let unwanted: Vec<String> = self
+                .session
+                .subscriptions()
+                .filter(|(of, name, _)| *of == kind && !wanted.contains(*name))
+                .map(|(_, name, _)| name.to_owned())
+                .collect();
+            self.session.unsubscribe(kind, &unwanted);
+            self.session.subscribe(kind, wanted);
+        }
+        let session = &self.session;
+        self.refused
+            .retain(|id, _| session.held(id.kind, &id.name).is_some());
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn snapshot(&self, evidence: &Evidence) -> Snapshot {
+        self.store.snapshot(|key| evidence.counters(key))
+    }
+
+    /// Listeners that wait for something.
+    #[must_use]
+    pub fn warming(&self) -> Vec<String> {
+        self.store.warming()
+    }
+
+    /// What was refused and not accepted since.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Rejection> {
+        let refused = self.refused.iter().map(|(id, reason)| Rejection {
+            type_url: id.kind.type_url(),
+            name: id.name.clone(),
+            reason: reason.clone(),
+        });
+        refused.collect()
+    }
+}

@@ -1,0 +1,46 @@
+//! Connections of others to the application of this pod.
+
+use std::{net::SocketAddr, rc::Rc};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    http::{Handler, serve},
+    io::Prefixed,
+    outbound::{original_destination, unreachable},
+    sniff::{Sniffed, sniff},
+    tcp::pipe,
+    upstream::connect,
+    worker::Worker,
+};
+
+/// A connection that the kernel redirected here.
+pub async fn intercepted(worker: Rc<Worker>, client: TcpStream) {
+    match original_destination(&client) {
+        Ok(address) => accepted(worker, client, address).await,
+        Err(error) => tracing::debug!(%error, "an inbound connection without a destination"),
+    }
+}
+
+/// A connection for the application at `address`.
+pub async fn accepted(worker: Rc<Worker>, mut client: TcpStream, address: SocketAddr) {
+    let mut prefix = Vec::new();
+    match sniff(&mut client, &mut prefix, connect(address)).await {
+        Sniffed::Http => {
+            let io = Prefixed::new(prefix, client);
+            serve(worker, io, Handler::Inbound(address)).await;
+        }
+        Sniffed::Raw(server) => {
+            let server = match server {
+                Some(server) => Ok(server),
+                None => connect(address).await,
+            };
+            match server {
+                // How it ends is the business of the two ends.
+                Ok(server) => drop(pipe(client, &prefix, server).await),
+                Err(error) => unreachable(client, &error),
+            }
+        }
+        Sniffed::Unreachable(error) => unreachable(client, &error),
+    }
+}
