@@ -10,11 +10,13 @@
 //! - Every request is accounted for: sent = ok + failed + lost.
 //! - Nothing here is a mock: what is not there fails with a sentence that tells how to get it.
 
+pub mod bench;
 pub mod ledger;
 pub mod load;
 pub mod observer;
 pub mod repo;
 pub mod report;
 pub mod story;
+mod teller;
 pub mod view;
 pub mod world;

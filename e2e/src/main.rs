@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use sluice_e2e::bench::Bench;
+use sluice_e2e::report::Report;
 use sluice_e2e::story::{self, Stage};
 
 #[derive(Parser)]
@@ -18,24 +21,8 @@ struct Arguments {
 enum Command {
     /// Plays the story and writes the report.
     Story {
-        /// Of the cluster.
-        #[arg(long)]
-        kubeconfig: PathBuf,
-        /// Address of the gateway, IP:PORT.
-        #[arg(long)]
-        gateway: SocketAddr,
-        /// The bare repository that Flux reads.
-        #[arg(long)]
-        bare: PathBuf,
-        /// The layout to publish.
-        #[arg(long)]
-        layout: PathBuf,
-        /// Where the working clone goes.
-        #[arg(long)]
-        clone: PathBuf,
-        /// Requests a second.
-        #[arg(long, default_value_t = 500)]
-        rate: u32,
+        #[command(flatten)]
+        place: Place,
         /// Where to write the report as JSON.
         #[arg(long)]
         report: Option<PathBuf>,
@@ -43,35 +30,98 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// Brings bad releases only, and writes how fast they were taken back.
+    Rollbacks {
+        #[command(flatten)]
+        place: Place,
+        /// How many.
+        #[arg(long, default_value_t = 10)]
+        runs: u32,
+        /// Where to write the figures as JSON.
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct Place {
+    /// Of the cluster.
+    #[arg(long)]
+    kubeconfig: PathBuf,
+    /// Address of the gateway, IP:PORT.
+    #[arg(long)]
+    gateway: SocketAddr,
+    /// The bare repository that Flux reads.
+    #[arg(long)]
+    bare: PathBuf,
+    /// The layout to publish.
+    #[arg(long)]
+    layout: PathBuf,
+    /// Where the working clone goes.
+    #[arg(long)]
+    clone: PathBuf,
+    /// Requests a second.
+    #[arg(long, default_value_t = 500)]
+    rate: u32,
+}
+
+impl From<Place> for Stage {
+    fn from(place: Place) -> Self {
+        let Place {
+            kubeconfig,
+            gateway,
+            bare,
+            layout,
+            clone,
+            rate,
+        } = place;
+        Self {
+            kubeconfig,
+            gateway,
+            bare,
+            layout,
+            clone,
+            rate,
+        }
+    }
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
-    let Command::Story {
-        kubeconfig,
-        gateway,
-        bare,
-        layout,
-        clone,
-        rate,
-        report: target,
-        strict,
-    } = Arguments::parse().command;
-    let stage = Stage {
-        kubeconfig,
-        gateway,
-        bare,
-        layout,
-        clone,
-        rate,
-    };
-    let report = story::play(&stage).await?;
-    println!("\n{}", report.table());
-    if let Some(path) = target {
-        std::fs::write(&path, serde_json::to_vec_pretty(&report)?)
-            .with_context(|| format!("writing {}", path.display()))?;
-        println!("report: {}", path.display());
+    match Arguments::parse().command {
+        Command::Story {
+            place,
+            report,
+            strict,
+        } => {
+            let told = story::play(&place.into()).await?;
+            println!("\n{}", told.table());
+            write(report, &told)?;
+            judge(&told, strict)
+        }
+        Command::Rollbacks {
+            place,
+            runs,
+            report,
+        } => {
+            let told = story::rollbacks(&place.into(), runs).await?;
+            println!("\n{}", told.table());
+            let bench = Bench::of_rollbacks(&told);
+            println!("\n{}", bench.table());
+            write(report, &bench)
+        }
     }
+}
+
+fn write(target: Option<PathBuf>, report: &impl Serialize) -> Result<()> {
+    let Some(path) = target else { return Ok(()) };
+    std::fs::write(&path, serde_json::to_vec_pretty(report)?)
+        .with_context(|| format!("writing {}", path.display()))?;
+    println!("report: {}", path.display());
+    Ok(())
+}
+
+fn judge(report: &Report, strict: bool) -> Result<()> {
     let broken = report.broken_promises();
     for promise in &broken {
         eprintln!("broken: {promise}");

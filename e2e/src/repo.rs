@@ -32,6 +32,22 @@ impl Repo {
         Ok(repo)
     }
 
+    /// The working tree that an earlier [`Repo::publish`] has made.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(dir: &Path) -> Result<Self> {
+        if !dir.join(".git").exists() {
+            bail!(
+                "{} is no clone: the demo's story makes it, and has not been played",
+                dir.display()
+            );
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
     /// Where the working tree is.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use kube::Client;
+use anyhow::Result;
 
-use crate::ledger::{Entry, Ledger, Outcome};
-use crate::load::{self, Load};
+use crate::ledger::Ledger;
+use crate::load::{self, Load, Running};
 use crate::observer::Observer;
 use crate::repo::Repo;
-use crate::report::{Cluster, Release, Report, Requests};
+use crate::report::{Cluster, Report};
+use crate::teller::{RELEASE, Teller};
 use crate::view::View;
-use crate::world::{self, Look};
+use crate::world;
 
 /// Where the story plays.
 #[derive(Debug, Clone)]
@@ -35,51 +35,15 @@ pub struct Stage {
 
 const NAMESPACE: &str = "demo";
 const ROLLOUT: &str = "frontend";
-/// Name of the GitRepository and the Kustomization.
-const FLUX: &str = "demo";
+const HOST: &str = "demo.local";
 const WORKLOAD_FILE: &str = "apps/demo/frontend.yaml";
-/// Longest wait for the end of one release.
-const RELEASE: Duration = Duration::from_secs(300);
 
 /// Plays the story.
 ///
 /// # Errors
 /// When something does not come about in time; the error says what was seen last.
 pub async fn play(stage: &Stage) -> Result<Report> {
-    let client = world::client(&stage.kubeconfig).await?;
-    let ledger = Arc::new(Ledger::default());
-    let observer = Observer::start(client.clone(), NAMESPACE, ROLLOUT, ledger.clone());
-    let mut view = View::new(ledger.clone());
-    view.say("publishing the repository; Flux brings v1");
-    let repo = Repo::publish(&stage.clone, &stage.layout, &stage.bare)?;
-    observer
-        .first(Duration::ZERO, RELEASE, "v1 to be Ready", |look| {
-            look.phase == "Idle" && look.ready == "True" && !look.stable.is_empty()
-        })
-        .await?;
-    serves(stage.gateway).await?;
-    let ready_seconds = ledger.now().as_secs_f64();
-    view.say(&format!(
-        "v1 serves after {ready_seconds:.1} s; {} requests/s from now on",
-        stage.rate
-    ));
-    let running = load::start(
-        Load {
-            gateway: stage.gateway,
-            host: "demo.local".to_owned(),
-            rate: stage.rate,
-            connections: 48,
-            two_tier_every: 5,
-        },
-        ledger.clone(),
-    );
-    let mut teller = Teller {
-        client: client.clone(),
-        ledger,
-        observer,
-        repo,
-        view,
-    };
+    let (mut teller, running, cluster) = begin(stage).await?;
     let mut releases = Vec::new();
 
     teller.view.say("a commit brings v2, a good one");
@@ -91,8 +55,9 @@ pub async fn play(stage: &Stage) -> Result<Report> {
     teller
         .view
         .say("a commit brings v3: a third of its answers are errors");
-    let bad = "--ui-message=v3\n            - --random-error";
-    teller.repo.edit(WORKLOAD_FILE, "--ui-message=v2", bad)?;
+    teller
+        .repo
+        .edit(WORKLOAD_FILE, "--ui-message=v2", &bad("v3"))?;
     let mut rejected = teller.release("v3", None).await?;
     rejected.syncs_without_retry = teller.syncs_without_retry(3).await?;
     releases.push(rejected);
@@ -109,14 +74,76 @@ pub async fn play(stage: &Stage) -> Result<Report> {
     releases.push(teller.release("v4", Some(50)).await?);
 
     running.stop().await;
-    let version = client.apiserver_version().await?;
-    Ok(Report {
-        cluster: Cluster {
-            kubernetes: version.git_version,
+    Ok(Report { cluster, releases })
+}
+
+/// Brings bad releases only, one after the other, each reverted: how fast are they taken back?
+///
+/// # Errors
+/// As [`play`].
+pub async fn rollbacks(stage: &Stage, runs: u32) -> Result<Report> {
+    let (mut teller, running, cluster) = begin(stage).await?;
+    let mut releases = Vec::new();
+    for run in 1..=runs {
+        let name = format!("bad-{run}");
+        teller
+            .repo
+            .edit(WORKLOAD_FILE, "--ui-message=v1", &bad(&name))?;
+        releases.push(teller.release(&name, None).await?);
+        teller.revert().await?;
+    }
+    running.stop().await;
+    Ok(Report { cluster, releases })
+}
+
+/// The arguments of a version of which a third of the answers are errors.
+fn bad(name: &str) -> String {
+    format!("--ui-message={name}\n            - --random-error")
+}
+
+/// Publishes v1, waits until it serves, and starts the load.
+async fn begin(stage: &Stage) -> Result<(Teller, Running, Cluster)> {
+    let client = world::client(&stage.kubeconfig).await?;
+    let ledger = Arc::new(Ledger::default());
+    let observer = Observer::start(client.clone(), NAMESPACE, ROLLOUT, ledger.clone());
+    let mut view = View::new(ledger.clone());
+    view.say("publishing the repository; Flux brings v1");
+    let repo = Repo::publish(&stage.clone, &stage.layout, &stage.bare)?;
+    observer
+        .first(Duration::ZERO, RELEASE, "v1 to be Ready", |look| {
+            look.phase == "Idle" && look.ready == "True" && !look.stable.is_empty()
+        })
+        .await?;
+    serves(stage.gateway).await?;
+    let ready_seconds = ledger.now().as_secs_f64();
+    let rate = stage.rate;
+    view.say(&format!(
+        "v1 serves after {ready_seconds:.1} s; {rate} requests/s from now on"
+    ));
+    let load = Load {
+        gateway: stage.gateway,
+        host: HOST.to_owned(),
+        rate,
+        connections: 48,
+        two_tier_every: 5,
+    };
+    let running = load::start(load, ledger.clone());
+    let kubernetes = client.apiserver_version().await?.git_version;
+    let teller = Teller {
+        client,
+        ledger,
+        observer,
+        repo,
+        view,
+    };
+    Ok((
+        teller,
+        running,
+        Cluster {
+            kubernetes,
             ready_seconds,
         },
-        releases,
-    })
+    ))
 }
 
 /// Waits until the gateway answers.
@@ -128,7 +155,7 @@ async fn serves(gateway: SocketAddr) -> Result<()> {
         async || {
             let load = Load {
                 gateway,
-                host: "demo.local".to_owned(),
+                host: HOST.to_owned(),
                 rate: 50,
                 connections: 1,
                 two_tier_every: 2,
@@ -142,182 +169,4 @@ async fn serves(gateway: SocketAddr) -> Result<()> {
         },
     )
     .await
-}
-
-struct Teller {
-    client: Client,
-    ledger: Arc<Ledger>,
-    observer: Observer,
-    repo: Repo,
-    view: View,
-}
-
-impl Teller {
-    /// Pushes what was edited, and follows the release to its end.
-    async fn release(&mut self, name: &str, kill_at: Option<i32>) -> Result<Release> {
-        let before = self.observer.now();
-        let began = self.ledger.now();
-        let commit = self.repo.push(name)?;
-        let (first, look) = self
-            .watch(began, &format!("{name} to get its first weight"), |look| {
-                look.weight > 0
-            })
-            .await?;
-        let revision = look.candidate.clone();
-        if let Some(weight) = kill_at {
-            self.watch(first, &format!("{name} at {weight} %"), |look| {
-                look.weight == weight
-            })
-            .await?;
-            let leader = world::leader(&self.client).await?;
-            world::kill_operator(&leader)?;
-            self.view
-                .say(&format!("killed {leader}, the leader, with SIGKILL"));
-        }
-        let (end, last) = self
-            .watch(first, &format!("{name} to end"), |look| {
-                ended(look, &before, &revision)
-            })
-            .await?;
-        let promoted = last.phase == "Idle";
-        let outcome = if promoted { "Promoted" } else { "RolledBack" };
-        self.view
-            .say(&format!("{name} ({revision}): {outcome}. {}", last.verdict));
-        let mut release = self.account(began, first, end, &revision).await;
-        release.commit = commit;
-        release.outcome = outcome.to_owned();
-        release.leader_killed = kill_at.is_some();
-        Ok(release)
-    }
-
-    async fn watch(
-        &mut self,
-        from: Duration,
-        what: &str,
-        matches: impl Fn(&Look) -> bool,
-    ) -> Result<(Duration, Look)> {
-        let waiting = self.observer.first(from, RELEASE, what, matches);
-        self.view.follow(&self.observer, waiting).await
-    }
-
-    /// Everything that the report says of one release.
-    async fn account(
-        &self,
-        began: Duration,
-        first: Duration,
-        end: Duration,
-        revision: &str,
-    ) -> Release {
-        // Requests of the span may still be on their way; each ends within the load's patience.
-        let settle = self.ledger.now();
-        while self.ledger.entries(began, settle, |_| true).len() < self.ledger.opened(began, settle)
-        {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let looks = self.observer.since(began);
-        let candidate = self
-            .ledger
-            .entries(began, settle, |e| answered_by(e, revision));
-        let failed: Vec<&Entry> = candidate
-            .iter()
-            .filter(|e| matches!(e.outcome, Outcome::Failed { .. }))
-            .collect();
-        let totals = self.ledger.totals(began, settle);
-        Release {
-            revision: revision.to_owned(),
-            commit_to_first_weight_seconds: (first - began).as_secs_f64(),
-            first_weight_to_end_seconds: (end - first).as_secs_f64(),
-            first_failure_to_zero_seconds: failure_to_zero(&looks, &candidate, &failed),
-            weights: weights(&looks, began),
-            requests: Requests {
-                sent: totals.sent,
-                ok: totals.ok,
-                failed: totals.failed,
-                lost: totals.lost,
-                candidate: candidate.len() as u64,
-                candidate_failed: failed.len() as u64,
-            },
-            ..Release::default()
-        }
-    }
-
-    /// Syncs Flux so many times; returns how many passed without weight for the revision.
-    async fn syncs_without_retry(&mut self, wanted: u32) -> Result<u32> {
-        let from = self.ledger.now();
-        for sync in 1..=wanted {
-            world::sync(&self.client, FLUX).await?;
-            let tried = self
-                .observer
-                .since(from)
-                .iter()
-                .any(|(_, look)| look.weight > 0);
-            if tried {
-                self.view.say(&format!(
-                    "sync {sync} of Flux made it try the revision again"
-                ));
-                return Ok(sync - 1);
-            }
-        }
-        self.view.say(&format!(
-            "{wanted} syncs of Flux later: still rejected, v2 serves"
-        ));
-        Ok(wanted)
-    }
-
-    async fn revert(&mut self) -> Result<()> {
-        let from = self.ledger.now();
-        self.repo.revert()?;
-        world::sync(&self.client, FLUX).await?;
-        self.watch(
-            from,
-            "the rollout to be Idle and Ready after the revert",
-            |look| look.phase == "Idle" && look.ready == "True" && look.stalled.is_none(),
-        )
-        .await
-        .context("after git revert")?;
-        self.view.say("reverted: Idle and Ready");
-        Ok(())
-    }
-}
-
-fn ended(look: &Look, before: &Look, revision: &str) -> bool {
-    let promoted = look.phase == "Idle" && look.stable == revision && look.stable != before.stable;
-    let rolled_back = look.phase == "Rejected" && look.weight == 0 && look.applied;
-    promoted || rolled_back
-}
-
-/// Candidate pods carry the first ten digits of their revision in their name.
-fn answered_by(entry: &Entry, revision: &str) -> bool {
-    let mark = format!("-sluice-{}", revision.get(..10).unwrap_or(revision));
-    entry.pod.as_ref().is_some_and(|pod| pod.contains(&mark))
-}
-
-fn weights(looks: &[(Duration, Look)], began: Duration) -> Vec<(f64, i32)> {
-    let mut weights: Vec<(f64, i32)> = Vec::new();
-    for (at, look) in looks {
-        if weights
-            .last()
-            .is_some_and(|(_, weight)| *weight == look.weight)
-        {
-            continue;
-        }
-        weights.push(((*at - began).as_secs_f64(), look.weight));
-    }
-    weights
-}
-
-/// From the first failed answer to the later of: weight 0 reported applied by every proxy, and
-/// the last request that the candidate answered.
-fn failure_to_zero(
-    looks: &[(Duration, Look)],
-    candidate: &[Entry],
-    failed: &[&Entry],
-) -> Option<f64> {
-    let first = failed.iter().map(|e| e.ended).min()?;
-    let applied = looks
-        .iter()
-        .find(|(at, look)| *at > first && look.weight == 0 && look.applied)?
-        .0;
-    let last = candidate.iter().map(|e| e.sent).max().unwrap_or(applied);
-    Some((applied.max(last) - first).as_secs_f64())
 }

@@ -108,32 +108,49 @@ pub async fn leader(client: &Client) -> Result<String> {
 /// # Errors
 /// When no such process runs on this machine.
 pub fn kill_operator(pod: &str) -> Result<()> {
-    let wanted = format!("POD_NAME={pod}");
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|n| n.parse::<i32>().ok())
-        else {
-            continue;
-        };
-        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let ours = environment
-            .split(|b| *b == 0)
-            .any(|v| v == wanted.as_bytes());
-        if !ours || !command.starts_with(b"/sluice-operator") {
-            continue;
-        }
-        let status = std::process::Command::new("kill")
-            .args(["-KILL", &pid.to_string()])
-            .status()?;
-        if !status.success() {
-            bail!("kill -KILL {pid} (pod {pod}) failed");
-        }
-        return Ok(());
+    let pids = processes(pod, &["/sluice-operator"])?;
+    let pid = pids
+        .first()
+        .with_context(|| format!("no process of pod {pod} runs on this machine"))?;
+    let status = std::process::Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .status()?;
+    if !status.success() {
+        bail!("kill -KILL {pid} (pod {pod}) failed");
     }
-    bail!("no process of pod {pod} runs on this machine")
+    Ok(())
+}
+
+/// Ids of the processes of a pod whose command line begins with these words. A pod's containers
+/// tell their pod's name in the variable POD_NAME.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn processes(pod: &str, command: &[&str]) -> Result<Vec<i32>> {
+    let wanted = format!("POD_NAME={pod}");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let pid = entry.file_name().to_str().and_then(|n| n.parse().ok());
+        let Some(pid) = pid else { continue };
+        // What ends while it is looked at is no process any more.
+        let read = |file| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        let words = read("cmdline");
+        let mut words = words.split(|b| *b == 0);
+        let begins = command.iter().all(|w| words.next() == Some(w.as_bytes()));
+        let environment = read("environ");
+        let mut environment = environment.split(|b| *b == 0);
+        if begins && environment.any(|v| v == wanted.as_bytes()) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// Resident memory of a process in KiB; none when it has ended.
+pub fn resident(pid: i32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Asks Flux to sync now and waits until it has: fetches git, then applies.

@@ -46,7 +46,7 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
     let told = Story {
         rate: demo.rate,
         report: demo.report.clone(),
-        strict: false,
+        ..Story::default()
     };
     story(&cluster, &told)?;
     look_around(&cluster);
@@ -59,8 +59,8 @@ pub(crate) struct Story {
     pub(crate) rate: u32,
     /// Where the report goes.
     pub(crate) report: Option<PathBuf>,
-    /// Whether a broken promise is an error.
-    pub(crate) strict: bool,
+    /// What the driver is told to play: its subcommand and the flags of that.
+    pub(crate) play: Vec<String>,
 }
 
 impl Default for Story {
@@ -68,7 +68,7 @@ impl Default for Story {
         Self {
             rate: 500,
             report: None,
-            strict: false,
+            play: vec!["story".to_owned()],
         }
     }
 }
@@ -162,7 +162,7 @@ fn play(cluster: &Cluster, told: &Story) -> Result<()> {
     );
     let mut story = Command::new(paths::target().join("debug/sluice-e2e"));
     story
-        .arg("story")
+        .args(&told.play)
         .arg("--kubeconfig")
         .arg(cluster.kubeconfig())
         .arg("--gateway")
@@ -176,9 +176,6 @@ fn play(cluster: &Cluster, told: &Story) -> Result<()> {
         .args(["--rate", &told.rate.to_string()]);
     if let Some(report) = &told.report {
         story.arg("--report").arg(report);
-    }
-    if told.strict {
-        story.arg("--strict");
     }
     command::output_with_input(
         cluster.kubectl().args(["apply", "-f", "-"]),

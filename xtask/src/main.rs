@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask --help`.
 
+mod bench;
 mod cluster;
 mod command;
 mod demo;
@@ -34,6 +35,9 @@ enum Command {
     },
     /// Real releases on a real cluster: promoted, taken back, and shown live
     Demo(demo::Demo),
+    /// Measure, and print the figures
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Every test that must hold for a commit
     Test(suites::Test),
     /// Build every program that clusters need: Kubernetes, Flux, Helm and what else is in `e2e/modules`
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Command::Cluster(command) => cluster::run(command),
         Command::Install { name } => demo::prepare(&name).map(|_| ()),
         Command::Demo(demo) => demo::run(&demo),
+        Command::Bench(bench) => bench::run(bench),
         Command::Test(test) => suites::run(&test),
         Command::Tools => tools::ensure(&tools::ALL),
     };

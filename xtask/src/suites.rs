@@ -126,12 +126,14 @@ fn node() -> Result<()> {
     demo::story(
         &node,
         &demo::Story {
-            strict: true,
+            play: vec!["story".to_owned(), "--strict".to_owned()],
             ..demo::Story::default()
         },
     )?;
     let kubeconfig = node.kubeconfig().display().to_string();
     let address = node.address.to_string();
+    let clone = node.file("clone").display().to_string();
+    let xtask = std::env::current_exe()?.display().to_string();
     cargo(
         &[
             "test",
@@ -145,6 +147,9 @@ fn node() -> Result<()> {
         &[
             ("SLUICE_KUBECONFIG", &kubeconfig),
             ("SLUICE_NODE_ADDRESS", &address),
+            ("SLUICE_CLONE", &clone),
+            ("SLUICE_XTASK", &xtask),
+            ("SLUICE_CLUSTER", NODE),
         ],
     )
 }

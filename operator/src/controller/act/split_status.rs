@@ -67,7 +67,8 @@ fn programmed(view: &SplitView, summary: &str) -> Fact {
     fact("False", "Pending", message)
 }
 
-/// When the status may be written: now for a new fence, else [`QUIET`] after the last time.
+/// When the status may be written: now for a new fence and when every proxy has come to follow
+/// it, else [`QUIET`] after the last time.
 pub(super) fn due(
     before: Option<&TrafficSplitStatus>,
     next: &TrafficSplitStatus,
@@ -77,7 +78,8 @@ pub(super) fn due(
     if before == Some(next) {
         return None;
     }
-    if before.is_none_or(|before| before.fence != next.fence) {
+    let whole = |status: &TrafficSplitStatus| status.applied == status.expected;
+    if before.is_none_or(|before| before.fence != next.fence || !whole(before) && whole(next)) {
         return Some(now);
     }
     Some(last.map_or(now, |last| last + QUIET).max(now))
@@ -162,6 +164,11 @@ mod tests {
             due(Some(&before), &status(1, 3), Some(now), now),
             Some(now + QUIET)
         );
+        let whole = TrafficSplitStatus {
+            expected: 3,
+            ..status(1, 3)
+        };
+        assert_eq!(due(Some(&before), &whole, Some(now), now), Some(now));
         assert_eq!(due(None, &status(1, 0), None, now), Some(now));
     }
 }

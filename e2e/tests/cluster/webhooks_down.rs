@@ -1,0 +1,101 @@
+//! All webhook replicas are gone while git brings a new version: the release waits, nothing else.
+
+use kube::{
+    Client,
+    api::{Api, ApiResource, DynamicObject, GroupVersionKind},
+};
+use sluice_e2e::{
+    repo::Repo,
+    world::{self, SYSTEM},
+};
+
+use crate::{
+    demo::{self, NAMESPACE, ROLLOUT, Traffic, replace_pod, rolled_out, scale},
+    node::{self, afterwards, wait_until},
+    place::{Place, pods},
+};
+
+const SERVING: &str = "sluice-serving";
+const WORKLOAD_FILE: &str = "apps/demo/frontend.yaml";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_webhooks_the_release_waits_flux_says_why_and_stable_serves_on() {
+    let client = node::client().await;
+    let before = demo::settled(&client).await;
+    let traffic = Traffic::start(100).await;
+    let down = async {
+        scale(&client, SYSTEM, SERVING, 0).await;
+        wait_until("the serving replicas to be gone", async || {
+            let selector = "app.kubernetes.io/component=serving";
+            Ok(pods(&client, SYSTEM, selector).await?.is_empty())
+        })
+        .await;
+        publish();
+        wait_until("Flux to say why the release waits", async || {
+            Ok(why_not_ready(&client).await?.contains("hold.sluice.dev"))
+        })
+        .await;
+        replace_pod(&client, "frontend").await;
+        let look = world::look(&client, NAMESPACE, ROLLOUT).await.unwrap();
+        assert_eq!(
+            (&look.stable, look.phase.as_str()),
+            (&before.stable, "Idle")
+        );
+        traffic.goes_on(100).await;
+    };
+    let up = async {
+        scale(&client, SYSTEM, SERVING, 2).await;
+        rolled_out(&client, SYSTEM, SERVING).await;
+    };
+    afterwards(down, up).await;
+
+    let demo = Place {
+        client: client.clone(),
+        namespace: NAMESPACE.to_owned(),
+    };
+    let tried = demo
+        .until(ROLLOUT, "the new version to get weight", |look| {
+            look.weight > 0 && look.candidate != before.stable
+        })
+        .await;
+    demo.promote(ROLLOUT, &tried.candidate).await;
+    wait_until("Flux to be Ready", async || {
+        Ok(why_not_ready(&client).await?.is_empty())
+    })
+    .await;
+    rolled_out(&client, NAMESPACE, "frontend").await;
+    traffic.end().await;
+}
+
+/// A commit with a new version.
+fn publish() {
+    let repo = Repo::open(&node::clone()).unwrap();
+    let file = std::fs::read_to_string(repo.dir().join(WORKLOAD_FILE)).unwrap();
+    let mut words = file.split_whitespace();
+    let now = words
+        .find(|word| word.starts_with("--ui-message="))
+        .unwrap();
+    let version = jiff::Timestamp::now().as_second();
+    repo.edit(WORKLOAD_FILE, now, &format!("--ui-message=v{version}"))
+        .unwrap();
+    repo.push("A version that comes while the webhooks are down")
+        .unwrap();
+}
+
+/// What Flux's Kustomization says where it is not Ready; empty where it is.
+async fn why_not_ready(client: &Client) -> anyhow::Result<String> {
+    let kind = GroupVersionKind::gvk("kustomize.toolkit.fluxcd.io", "v1", "Kustomization");
+    let resource = ApiResource::from_gvk(&kind);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "flux-system", &resource);
+    let object = api.get("demo").await?;
+    let conditions = object.data["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let ready = conditions.find(|c| c["type"] == "Ready");
+    let Some(ready) = ready else {
+        return Ok("Ready is not there".to_owned());
+    };
+    if ready["status"] == "True" {
+        return Ok(String::new());
+    }
+    Ok(ready["message"].as_str().unwrap_or_default().to_owned())
+}
