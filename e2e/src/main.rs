@@ -95,7 +95,7 @@ async fn main() -> Result<()> {
             strict,
         } => {
             let told = story::play(&place.into()).await?;
-            println!("\n{}", told.table());
+            println!("\n{}\n\n{}", told.timeline(), told.table());
             write(report, &told)?;
             judge(&told, strict)
         }

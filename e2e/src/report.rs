@@ -64,6 +64,29 @@ pub struct Requests {
 }
 
 impl Report {
+    /// The weights of each release by time, for people.
+    #[must_use]
+    pub fn timeline(&self) -> String {
+        let mut lines = Vec::new();
+        for release in &self.releases {
+            let killed = if release.leader_killed {
+                ", leader killed"
+            } else {
+                ""
+            };
+            lines.push(format!(
+                "{}: {}{killed}",
+                short(&release.revision),
+                release.outcome
+            ));
+            for (seconds, weight) in &release.weights {
+                let bar = "#".repeat(usize::try_from(*weight).unwrap_or(0) / 5);
+                lines.push(format!("  {seconds:>6.1} s  {weight:>3} %  {bar}"));
+            }
+        }
+        lines.join("\n")
+    }
+
     /// The report as a table for people.
     #[must_use]
     pub fn table(&self) -> String {

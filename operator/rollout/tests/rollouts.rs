@@ -278,6 +278,26 @@ fn a_missing_service_is_reconciling_for_two_minutes_and_stalled_then() {
 }
 
 #[test]
+fn a_proxy_that_refuses_its_configuration_is_named_and_the_step_does_not_pass() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    world.run(8);
+    let mut seen = world.seen();
+    seen.split.behind = 1;
+    seen.split.refusal = Some("gateway-1: route: no such cluster".to_owned());
+    world.now += 60_000;
+    let decision = world.decide(&seen);
+    assert_eq!(decision.state.weight, world.state.weight);
+    let all = conditions(Ok(&world.policy), &decision.state, &seen, world.now);
+    let stalled = all.iter().find(|c| c.kind == "Stalled").unwrap();
+    assert!(
+        stalled
+            .message
+            .contains("gateway-1: route: no such cluster")
+    );
+}
+
+#[test]
 fn an_older_rollout_of_the_same_workload_wins_and_the_younger_touches_nothing() {
     let mut world = World::new(policy(|_| {}));
     world.commit("v2");
