@@ -48,8 +48,6 @@ pub mod names {
     /// with COMMAND one of promote, pause, resume, abort, retry, skip. Written by people or
     /// the CLI; the controller removes nothing, it remembers in status what it has carried out.
     pub const COMMAND: &str = "sluice.dev/command";
-    /// Annotation that the hold webhook leaves on a Deployment: what it did and why.
-    pub const HOLD: &str = "sluice.dev/hold";
     /// Label of the ReplicaSets that the controller makes: the MeshRollout's name.
     pub const ROLLOUT: &str = "sluice.dev/rollout";
     /// Label that the ReplicaSet controller and ours put on pods: the template's hash.

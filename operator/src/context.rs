@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use kube::Client;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,6 +40,21 @@ pub struct PodRef {
     pub ip: IpAddr,
 }
 
+/// Returns when one of a role's tasks, all of which run as long as the role does, has ended
+/// before `shutdown`. Without it nothing would be as it seems (a cache that is filled no more, a
+/// relay that nobody serves), so the process ends, and is started anew.
+pub async fn lost(tasks: &mut JoinSet<()>, shutdown: &CancellationToken) -> anyhow::Error {
+    match tasks.join_next().await {
+        Some(ended) if !shutdown.is_cancelled() => {
+            let why = ended
+                .err()
+                .map_or("without a word".to_owned(), |e| e.to_string());
+            anyhow::anyhow!("a task that this role needs has ended ({why}): report this")
+        }
+        _ => std::future::pending().await,
+    }
+}
+
 /// Listens on a port of all addresses, IPv6 and IPv4 where the node has both.
 ///
 /// # Errors
@@ -59,12 +74,13 @@ impl Context {
     /// Follows the role's certificate, kept by the `ca` role in the Secret of this name in the
     /// operator's namespace. The value is `None` until the Secret exists, then always the
     /// newest good one: a Secret that cannot be read as a certificate is logged and left.
+    /// The watch runs until `tasks` is dropped.
     #[must_use]
     pub fn certs(
         &self,
         secret: &str,
-        shutdown: &CancellationToken,
+        tasks: &mut JoinSet<()>,
     ) -> watch::Receiver<Option<Arc<Certs>>> {
-        tls::follow(self, secret, shutdown)
+        tls::follow(self, secret, tasks)
     }
 }

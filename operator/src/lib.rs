@@ -17,6 +17,7 @@
 //! - An apiserver that is away stops writes, never what proxies are served.
 //! - Key material has no `Debug` and is never logged.
 
+pub mod backoff;
 pub mod ca;
 pub mod context;
 pub mod controller;

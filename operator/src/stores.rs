@@ -1,49 +1,23 @@
 //! Stores of pruned objects, each filled by a watch of its own.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
-    Api, Resource,
+    Api, Client, Resource,
+    api::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
         reflector::{self, Store},
-        utils, watcher,
+        watcher,
     },
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, task::JoinSet};
 use tracing::warn;
 
-/// Waits of a watch that failed.
-const BACKOFF_MIN: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// Doubling waits, from 0.2 to 5 s. Shorter than the 30 s that watches usually take: a rollback
-/// decided right after an outage of the apiserver must not wait for them.
-pub struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(BACKOFF_MIN)
-    }
-}
-
-impl Iterator for Backoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let wait = self.0;
-        self.0 = (wait * 2).min(BACKOFF_MAX);
-        Some(wait)
-    }
-}
-
-impl utils::Backoff for Backoff {
-    fn reset(&mut self) {
-        *self = Self::default();
-    }
-}
+use crate::backoff::Backoff;
 
 /// Fills a store with the objects of one kind. `prune` drops what nobody reads, before the
 /// object is kept; `wake` is told after each change. The watch runs until `tasks` is dropped.
@@ -81,4 +55,18 @@ where
         }
     });
     store
+}
+
+/// Fills a store with the names and labels of all namespaces.
+pub fn namespaces(
+    client: &Client,
+    wake: &Arc<Notify>,
+    tasks: &mut JoinSet<()>,
+) -> Store<PartialObjectMeta<Namespace>> {
+    let prune = |namespace: &mut PartialObjectMeta<Namespace>| {
+        namespace.metadata.managed_fields = None;
+        namespace.metadata.annotations = None;
+    };
+    let config = watcher::Config::default();
+    follow(Api::all(client.clone()), config, prune, wake, tasks)
 }

@@ -63,8 +63,8 @@ fn the_injector_is_asked_once_about_a_pod_that_may_want_a_sidecar_and_never_abou
         (&[ours("true"), istio("enabled")], &[], 1),
         (&[ours("true")], &[ours("false")], 0),
         (&[ours("true"), istio("enabled")], &[ours("true")], 1),
-        // Asked, so that the injector can say why a pod that asks for it gets none.
         (&[], &[ours("true")], 1),
+        // Asked, so that the audit log says why it gets none.
         (&[ours("false")], &[ours("true")], 1),
         (
             &[

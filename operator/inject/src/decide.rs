@@ -1,4 +1,5 @@
-//! Who takes part: labels of the pod before labels of the namespace, ours before Istio's.
+//! Who takes part: whom the pod or its namespace asks for, unless either says no; our labels
+//! before Istio's.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +21,6 @@ pub enum Decision {
     Inject,
     /// It does not, and this is why, in one sentence.
     Skip(&'static str),
-    /// It does not although it asks for it: this is what to do.
-    Refused(&'static str),
 }
 
 /// Decides for one pod. `namespace` is its namespace's labels.
@@ -48,14 +47,9 @@ pub fn decide(pod: &Pod, namespace: &NamespaceLabels) -> Decision {
         .and_then(|value| wish(value));
     match (own, namespace_wish(namespace)) {
         (Some(false), _) => return Decision::Skip("its label keeps the sidecar out"),
-        (None, Some(false)) => return Decision::Skip("its namespace keeps sidecars out"),
+        (_, Some(false)) => return Decision::Skip("its namespace keeps sidecars out"),
         (None, None) => return Decision::Skip("neither it nor its namespace asks for a sidecar"),
-        (Some(true), Some(true)) | (None, Some(true)) => {}
-        (Some(true), _) => {
-            return Decision::Refused(
-                "it asks for a sidecar, but its namespace does not take part: label the namespace sluice.dev/inject=true, and the pods to leave out sluice.dev/inject=false",
-            );
-        }
+        (Some(true), _) | (_, Some(true)) => {}
     }
     let Some(spec) = &pod.spec else {
         return Decision::Skip("it has no spec");
@@ -70,13 +64,6 @@ pub fn decide(pod: &Pod, namespace: &NamespaceLabels) -> Decision {
         return Decision::Skip("it mirrors a static pod");
     }
     Decision::Inject
-}
-
-/// Whether pods of a namespace with these labels get a sidecar unless they say otherwise; such
-/// namespaces need the root certificate.
-#[must_use]
-pub fn takes_part(namespace: &NamespaceLabels) -> bool {
-    namespace_wish(namespace) == Some(true)
 }
 
 fn namespace_wish(namespace: &NamespaceLabels) -> Option<bool> {

@@ -18,7 +18,7 @@ mod patch;
 mod pod;
 mod settings;
 
-pub use decide::{Decision, NamespaceLabels, decide, takes_part};
+pub use decide::{Decision, NamespaceLabels, decide};
 pub use exclusions::Exclusions;
 pub use patch::{Operation, patch};
 pub use settings::{Resources, Settings};

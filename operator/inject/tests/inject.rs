@@ -124,10 +124,10 @@ fn an_injected_pod_is_left_alone() {
 }
 
 #[test]
-fn labels_of_the_pod_come_before_the_namespaces_and_ours_before_istios() {
+fn the_pod_or_its_namespace_asks_either_may_refuse_and_our_labels_come_before_istios() {
     const OURS: &str = "sluice.dev/inject";
     const ISTIO: &str = "sidecar.istio.io/inject";
-    let (yes, no, refused) = ("inject", "skip", "refused");
+    let (yes, no) = ("inject", "skip");
     let table: &[(Labels, Labels, &str)] = &[
         (&[], &[], no),
         (&[], &[(OURS, "true")], yes),
@@ -139,8 +139,8 @@ fn labels_of_the_pod_come_before_the_namespaces_and_ours_before_istios() {
         (&[(ISTIO, "false")], &[(OURS, "true")], no),
         (&[(OURS, "true"), (ISTIO, "false")], &[(OURS, "true")], yes),
         (&[(OURS, "nonsense")], &[(OURS, "true")], yes),
-        (&[(OURS, "true")], &[], refused),
-        (&[(ISTIO, "true")], &[(OURS, "false")], refused),
+        (&[(OURS, "true")], &[], yes),
+        (&[(ISTIO, "true")], &[(OURS, "false")], no),
     ];
     for (own, namespace, expected) in table {
         let mut value = reviews();
@@ -150,7 +150,6 @@ fn labels_of_the_pod_come_before_the_namespaces_and_ours_before_istios() {
         let decision = match decide(&pod(&value), &labels(namespace)) {
             Decision::Inject => yes,
             Decision::Skip(_) => no,
-            Decision::Refused(_) => refused,
         };
         assert_eq!(
             decision, *expected,

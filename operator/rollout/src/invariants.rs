@@ -1,5 +1,5 @@
-//! What must hold after every turn, whatever was seen. One set for tests, simulation, and the
-//! controller, which refuses to act on a state that breaks it.
+//! What must hold after every turn, whatever was seen. One set for tests, simulation, and debug
+//! builds of the controller, which refuse to act on a state that breaks it.
 
 use crate::policy::Policy;
 use crate::state::{Phase, State};

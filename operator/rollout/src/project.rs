@@ -112,6 +112,8 @@ fn replicas(policy: &Policy, state: &State, candidate: &Candidate, view: &Deploy
             for_step(*step)
         }
         Phase::Promoting { .. } => view.replicas,
+        // Pods made while gates were open have none to shut: plain clients would keep them.
+        Phase::Rejected { .. } if view.candidate.as_ref().is_some_and(|c| c.ungated > 0) => 0,
         Phase::Rejected { .. } if candidate.condemned => there.min(policy.keep_candidate_pods),
         Phase::Rejected { .. } => 0,
     }

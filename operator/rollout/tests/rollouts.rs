@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use sluice_crds::{FailureAction, Pause, Step};
 use sluice_rollout::conditions::conditions;
 use sluice_rollout::desired::Hold;
+use sluice_rollout::observation::Workload;
 use sluice_rollout::project::project;
 use sluice_rollout::state::{Outcome, PauseReason, Phase};
 use world::{World, policy};
@@ -192,6 +193,84 @@ fn a_pause_step_waits_for_resume() {
     world.command = "resume@v2revision".to_owned();
     world.run(120);
     assert_eq!(world.stable(), "v2revision");
+}
+
+#[test]
+fn a_pause_that_outlasts_the_deadline_sets_no_timer() {
+    let mut world = World::new(policy(|spec| {
+        spec.deadline = "60s".to_owned();
+        let pause = Some(Pause { duration: None });
+        spec.strategy.steps.insert(
+            1,
+            Step {
+                pause,
+                ..Step::default()
+            },
+        );
+    }));
+    world.commit("v2revision");
+    world.run(300);
+    assert!(matches!(world.phase(), Phase::Paused { .. }));
+    let seen = world.seen();
+    assert_eq!(world.decide(&seen).again_at, None);
+}
+
+#[test]
+fn fewer_steps_in_the_middle_raise_no_weight_that_was_not_earned() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    world.in_step = 0;
+    while world.state.weight < 50 {
+        world.run(1);
+    }
+    let weight = |weight| Step {
+        weight: Some(weight),
+        ..Step::default()
+    };
+    world.policy = policy(|spec| spec.strategy.steps = vec![weight(20), weight(100)]);
+    world.turn();
+    assert_eq!(world.state.weight, 20);
+    assert_eq!(world.phase().step(), Some(0));
+    world.run(120);
+    assert_eq!(world.stable(), "v2");
+}
+
+#[test]
+fn a_step_that_becomes_a_pause_goes_on_from_the_weight_before_it() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    while world.state.weight < 25 {
+        world.run(1);
+    }
+    world.run(2);
+    let pause = Step {
+        pause: Some(Pause { duration: None }),
+        ..Step::default()
+    };
+    world.policy = policy(|spec| spec.strategy.steps[1] = pause);
+    world.run(60);
+    assert_eq!(world.state.weight, 10);
+    assert!(matches!(world.phase(), Phase::Paused { step: 1, .. }));
+}
+
+#[test]
+fn a_promotion_that_is_taken_back_shuts_its_gates_and_keeps_no_pod_without_one() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    while !matches!(world.phase(), Phase::Promoting { .. }) {
+        world.run(1);
+    }
+    let mut seen = world.seen();
+    seen.evidence.condemned = Some("failed 300 of 1000 requests".to_owned());
+    if let Workload::Deployment(view) = &mut seen.workload {
+        view.candidate.as_mut().unwrap().ungated = 1;
+    }
+    let mut state = world.decide(&seen).state;
+    let rolling_back = project(&world.policy, &state, &seen).candidate.unwrap();
+    assert!(!rolling_back.gates_open && rolling_back.replicas == 4);
+    state.phase = Phase::Rejected { since: world.now };
+    let rejected = project(&world.policy, &state, &seen).candidate.unwrap();
+    assert_eq!(rejected.replicas, 0);
 }
 
 #[test]

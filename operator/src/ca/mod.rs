@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  Secret sluice-ca ─▶ plan ─┬─▶ Secrets sluice-serving-tls, sluice-controller-tls
-//!  (root and its key)        ├─▶ ConfigMap sluice-root-ca in each namespace that takes part
+//!  (root and its key)        ├─▶ ConfigMap sluice-root-ca in each namespace but Kubernetes' own
 //!                            └─▶ caBundle of the three webhook configurations
 //! ```
 //!
@@ -37,7 +37,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::plan::{Config, Seen};
-use crate::{context::Context, stores};
+use crate::{
+    backoff::Backoff,
+    context::{Context, lost},
+    stores,
+};
 
 /// Field manager of everything that is applied.
 pub(crate) const MANAGER: &str = "sluice-ca";
@@ -47,6 +51,8 @@ const ROOT_SECRET: &str = "sluice-ca";
 const ROLES: [&str; 2] = ["sluice-serving", "sluice-controller"];
 /// ConfigMap with the root's certificate for the proxies.
 pub(crate) const ROOT_CONFIG_MAP: &str = "sluice-root-ca";
+/// Kubernetes' own namespaces, in which no pod gets a sidecar.
+const WITHOUT_ROOT: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 /// The webhook configurations whose caBundle is kept.
 const WEBHOOKS: [&str; 3] = ["sluice-hold", "sluice-gate", "sluice-inject"];
 
@@ -54,9 +60,8 @@ const WEBHOOKS: [&str; 3] = ["sluice-hold", "sluice-gate", "sluice-inject"];
 const SETTLE: Duration = Duration::from_millis(50);
 /// The longest that nobody looks, whatever the watches say.
 const RESYNC: Duration = Duration::from_secs(300);
-/// The first wait after a write that failed; it doubles up to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+/// The longest wait after a write that failed.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Settings of the `ca` role.
 #[derive(clap::Args, Clone, Debug)]
@@ -72,7 +77,7 @@ pub struct Options {
 /// Keeps the certificates until `shutdown`.
 ///
 /// # Errors
-/// None at present: what fails is said in the log and in `/readyz`, and tried again.
+/// A watch ended. What else fails is said in the log and in `/readyz`, and tried again.
 pub async fn run(context: Context, options: Options, shutdown: CancellationToken) -> Result<()> {
     let check = context.health.check("certificates");
     let config = Config {
@@ -86,15 +91,30 @@ pub async fn run(context: Context, options: Options, shutdown: CancellationToken
     let work = async {
         stores.synced().await;
         info!("watches are complete");
-        let mut retry = RETRY_MIN;
+        let mut backoff = Backoff::up_to(LONGEST_WAIT);
         loop {
             let wait = match round(&context, &config, &stores).await {
-                Ok(Round { complete, wait }) => {
-                    if complete {
+                Ok(Round {
+                    in_place,
+                    spread,
+                    wait,
+                }) => {
+                    if in_place {
                         check.pass();
                     }
-                    retry = RETRY_MIN;
-                    wait
+                    match spread {
+                        Ok(()) => {
+                            backoff.reset();
+                            wait
+                        }
+                        Err(error) => {
+                            warn!(
+                                error = format!("{error:#}"),
+                                "a namespace lacks the root certificate; trying again"
+                            );
+                            backoff.wait()
+                        }
+                    }
                 }
                 Err(error) => {
                     warn!(
@@ -102,9 +122,7 @@ pub async fn run(context: Context, options: Options, shutdown: CancellationToken
                         "certificates are not all in place; trying again"
                     );
                     check.fail(format!("{error:#}"));
-                    let wait = retry;
-                    retry = (retry * 2).min(RETRY_MAX);
-                    wait
+                    backoff.wait()
                 }
             };
             let _ = tokio::time::timeout(wait, wake.notified()).await;
@@ -112,16 +130,19 @@ pub async fn run(context: Context, options: Options, shutdown: CancellationToken
         }
     };
     tokio::select! {
-        () = work => {}
-        () = shutdown.cancelled() => {}
+        () = work => Ok(()),
+        error = lost(&mut watches, &shutdown) => Err(error),
+        () = shutdown.cancelled() => Ok(()),
     }
-    Ok(())
 }
 
 /// What a round has found.
 struct Round {
-    /// Everything was in place already.
-    complete: bool,
+    /// Everything that the control plane itself needs was in place already.
+    in_place: bool,
+    /// Whether every namespace has the root's certificate. One that refuses it (a quota, a
+    /// policy) is its owner's matter, and makes nobody here unready.
+    spread: Result<()>,
     /// How long until the next look, unless something changes.
     wait: Duration,
 }
@@ -131,11 +152,13 @@ async fn round(context: &Context, config: &Config, stores: &Stores) -> Result<Ro
     let started = Instant::now();
     let now = Timestamp::now().as_second();
     let plan = plan::plan(now, config, &stores.seen())?;
-    let complete = plan.writes.is_empty();
+    let in_place = plan.writes.is_empty();
     act::act(&context.client, &config.namespace, plan.writes).await?;
+    let spread = act::act(&context.client, &config.namespace, plan.elsewhere).await;
     let due = Duration::from_secs(u64::try_from(plan.next - now).unwrap_or(0).max(1));
     Ok(Round {
-        complete,
+        in_place,
+        spread,
         wait: due.min(RESYNC).saturating_sub(started.elapsed()),
     })
 }
@@ -171,16 +194,7 @@ impl Stores {
                 wake,
                 tasks,
             ),
-            namespaces: stores::follow(
-                Api::all(client.clone()),
-                watcher::Config::default(),
-                |namespace: &mut PartialObjectMeta<Namespace>| {
-                    namespace.metadata.managed_fields = None;
-                    namespace.metadata.annotations = None;
-                },
-                wake,
-                tasks,
-            ),
+            namespaces: stores::namespaces(client, wake, tasks),
             webhooks: WEBHOOKS.map(|name| {
                 stores::follow(
                     Api::all(client.clone()),
@@ -221,8 +235,8 @@ impl Stores {
             .state()
             .iter()
             .filter(|namespace| namespace.metadata.deletion_timestamp.is_none())
-            .filter(|namespace| sluice_inject::takes_part(namespace.labels()))
             .map(|namespace| namespace.name_any())
+            .filter(|name| !WITHOUT_ROOT.contains(&name.as_str()))
             .collect();
         Seen {
             root: self.root.state().into_iter().next(),

@@ -38,7 +38,7 @@ pub(super) struct Seen {
     pub root: Option<Arc<Secret>>,
     /// Each role with its leaf's Secret.
     pub leafs: Vec<(&'static str, Option<Arc<Secret>>)>,
-    /// Namespaces that take part.
+    /// Namespaces in which pods may get a sidecar.
     pub namespaces: BTreeSet<String>,
     /// The root's certificate in each namespace that has it.
     pub roots: BTreeMap<String, String>,
@@ -60,8 +60,10 @@ pub(super) enum Write {
 
 /// What to do now, and when to look again.
 pub(super) struct Plan {
-    /// The writes, in order.
+    /// What the control plane itself needs, in order.
     pub writes: Vec<Write>,
+    /// The root's certificate for namespaces of others.
+    pub elsewhere: Vec<Write>,
     /// The next renewal.
     pub next: Seconds,
 }
@@ -104,6 +106,7 @@ pub(super) fn plan(now: Seconds, config: &Config, seen: &Seen) -> Result<Plan, P
         let write = secret_write(config, ROOT_SECRET, root, &bundle, seen.root.as_deref());
         return Ok(Plan {
             writes: vec![write],
+            elsewhere: Vec::new(),
             next: now,
         });
     };
@@ -114,6 +117,7 @@ pub(super) fn plan(now: Seconds, config: &Config, seen: &Seen) -> Result<Plan, P
 
     let mut plan = Plan {
         writes: Vec::new(),
+        elsewhere: Vec::new(),
         next: until,
     };
     for (role, leaf) in &seen.leafs {
@@ -127,17 +131,13 @@ pub(super) fn plan(now: Seconds, config: &Config, seen: &Seen) -> Result<Plan, P
             &mut plan,
         )?;
     }
-    let own = std::iter::once(&config.namespace);
-    for namespace in own.chain(
-        seen.namespaces
-            .iter()
-            .filter(|name| **name != config.namespace),
-    ) {
-        if seen.roots.get(namespace) != Some(&bundle) {
-            plan.writes
-                .push(Write::RootTo(namespace.clone(), config_map(&bundle)));
-        }
-    }
+    let lacks = |namespace: &&String| seen.roots.get(*namespace) != Some(&bundle);
+    let root_to = |namespace: &String| Write::RootTo(namespace.clone(), config_map(&bundle));
+    let own = Some(&config.namespace);
+    plan.writes
+        .extend(own.into_iter().filter(lacks).map(root_to));
+    let others = seen.namespaces.iter().filter(|name| Some(*name) != own);
+    plan.elsewhere.extend(others.filter(lacks).map(root_to));
     for hook in &seen.webhooks {
         if let Some(patch) = bundle_patch(hook, &bundle) {
             plan.writes.push(Write::BundleTo(hook.name_any(), patch));

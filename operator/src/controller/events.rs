@@ -1,5 +1,7 @@
 //! Events for people (`kubectl describe`), written beside the work: they never delay it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
@@ -13,6 +15,8 @@ use super::facts::MANAGER;
 
 /// How many events may wait; further ones are only logged.
 const WAITING: usize = 256;
+/// The longest that one write may take: others wait behind it.
+const WRITE: Duration = Duration::from_secs(3);
 /// The most that the API takes in a note, bytes.
 const MAX_NOTE: usize = 1024;
 
@@ -31,8 +35,13 @@ impl Events {
             while let Some(event) = events.recv().await {
                 let namespace = event.metadata.namespace.clone().unwrap_or_default();
                 let api = Api::<Event>::namespaced(client.clone(), &namespace);
-                if let Err(error) = api.create(&PostParams::default(), &event).await {
-                    warn!(%error, "event not written; the account needs create on events.k8s.io");
+                let params = PostParams::default();
+                match tokio::time::timeout(WRITE, api.create(&params, &event)).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => {
+                        warn!(%error, "event not written; the account needs create on events.k8s.io");
+                    }
+                    Err(_) => warn!("event not written: the apiserver did not answer"),
                 }
             }
         };

@@ -29,6 +29,7 @@ pub mod queue;
 pub mod reconcile;
 pub mod seen;
 pub mod status;
+pub mod stored;
 pub mod watches;
 pub mod webhooks;
 
@@ -53,8 +54,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use self::{
+    act::{ActError, REQUEST, answer},
     events::Events,
-    facts::{Kept, Key},
+    facts::{Key, PodFacts},
     metrics::Metrics,
     queue::{EVIDENCE_DELAY, Queue},
     reconcile::Memory,
@@ -63,7 +65,7 @@ use self::{
     webhooks::Webhooks,
 };
 use crate::{
-    context::Context,
+    context::{Context, lost},
     lease::{Elector, Leadership},
     relay::leader::{self, Hub, OnNews},
 };
@@ -72,6 +74,8 @@ use crate::{
 const CERTIFICATE: &str = "sluice-controller-tls";
 /// How many objects are looked at at one time.
 const AT_ONCE: usize = 16;
+/// When an object is looked at again although its look panicked.
+const AFTER_A_PANIC: Duration = Duration::from_secs(5);
 /// How often the table is compared with the pods that there are.
 const JANITOR: Duration = Duration::from_secs(2);
 
@@ -100,7 +104,8 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> anyhow::Resul
         .with_context(|| format!("port {} of the relay is taken", leader::PORT))?;
     let caches = context.health.check("caches");
     caches.fail("the first lists are being read");
-    let certs = context.certs(CERTIFICATE, &shutdown);
+    let mut tasks = JoinSet::new();
+    let certs = context.certs(CERTIFICATE, &mut tasks);
     let metrics = Metrics::default();
     context
         .telemetry
@@ -140,14 +145,14 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> anyhow::Resul
     });
 
     let rollouts_changed = Arc::new(Notify::new());
-    let mut tasks = Watches {
+    Watches {
         world: world.clone(),
         seen: controller.seen.clone(),
         queue,
         rollouts_changed: rollouts_changed.clone(),
         own_namespace: pod.namespace.clone(),
     }
-    .start(&context.client);
+    .start(&context.client, &mut tasks);
     tasks.spawn(events_writer);
     tasks.spawn(controller.webhooks.clone().keep(rollouts_changed));
     tasks.spawn(controller.clone().follow_leadership());
@@ -162,12 +167,17 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> anyhow::Resul
     // Whoever leads decides from whole caches: the campaign begins when they are in.
     tokio::select! {
         () = world.synced() => caches.pass(),
+        error = lost(&mut tasks, &shutdown) => return Err(error),
         () = shutdown.cancelled() => return Ok(()),
     }
     info!("caches are in; campaigning for the lease");
     let release = CancellationToken::new();
-    let election = tokio::spawn(elector.run(release.clone()));
-    controller.work(&shutdown).await;
+    let mut election = tokio::spawn(elector.run(release.clone()));
+    tokio::select! {
+        () = controller.work(&shutdown) => {}
+        error = lost(&mut tasks, &shutdown) => return Err(error),
+        ended = &mut election => return ended.context("the election panicked"),
+    }
     release.cancel();
     election.await.context("the election panicked")
 }
@@ -209,13 +219,13 @@ impl Controller {
             };
             let controller = self.clone();
             looks.spawn(async move {
-                // Given back however the look ends, or the object is never looked at again.
-                let _turn = Turn {
+                let mut turn = Turn {
                     queue: &controller.queue,
                     key: &key,
+                    again: Some(Instant::now() + AFTER_A_PANIC),
                 };
                 let mut memory = controller.memories.lock().remove(&key).unwrap_or_default();
-                let again = controller.look(&key, &mut memory).await;
+                turn.again = controller.look(&key, &mut memory).await;
                 if controller
                     .world
                     .rollouts
@@ -223,9 +233,6 @@ impl Controller {
                     .is_some()
                 {
                     controller.memories.lock().insert(key.clone(), memory);
-                }
-                if let Some(at) = again {
-                    controller.queue.wake_at(key.clone(), at);
                 }
             });
         }
@@ -283,23 +290,19 @@ impl Controller {
         }
     }
 
-    /// Whether every Ready replica that serves proxies has told its whole table. With none there
-    /// is nobody to tell.
+    /// Whether every Ready replica that serves proxies has told its whole table; not while there
+    /// is none. A replica that goes is not waited for: its proxies come to another, or are away.
     fn relay_is_complete(&self) -> bool {
         let pods = self.world.pods.within(&self.own_namespace);
-        let mut serving = pods
-            .iter()
-            .filter(|pod| mapping::is_serving(&self.own_namespace, &pod.meta))
-            .peekable();
-        let mut ready = serving
-            .by_ref()
-            .filter(|pod| pod.ready && pod.lives())
-            .peekable();
-        ready.peek().is_some() && ready.all(|pod| self.hub.hears(&pod.meta().name))
+        let serving = |pod: &&Arc<PodFacts>| {
+            mapping::is_serving(&self.own_namespace, &pod.meta) && pod.ready && pod.lives()
+        };
+        let mut serving = pods.iter().filter(serving).peekable();
+        serving.peek().is_some() && serving.all(|pod| self.hub.hears(&pod.meta.name))
     }
 
     /// uid and version of an object as the apiserver has it now.
-    async fn current_version(&self, write: &Write) -> kube::Result<Option<(String, String)>> {
+    async fn current_version(&self, write: &Write) -> Result<Option<(String, String)>, ActError> {
         let resource = match write.kind {
             Kind::Rollout => ApiResource::erase::<sluice_crds::MeshRollout>(&()),
             Kind::Split => ApiResource::erase::<sluice_crds::TrafficSplit>(&()),
@@ -309,19 +312,25 @@ impl Controller {
         };
         let api =
             Api::<DynamicObject>::namespaced_with(self.client.clone(), &write.namespace, &resource);
-        let found = api.get_metadata_opt(&write.name).await?;
+        let what = format!("reading {:?} {}", write.kind, write.name);
+        let found = answer(what, REQUEST, api.get_metadata_opt(&write.name)).await?;
         Ok(found.and_then(|o| Some((o.metadata.uid?, o.metadata.resource_version?))))
     }
 }
 
-/// Gives an object's turn back to the queue.
+/// Gives an object's turn back to the queue, however the look ends: or the object would never be
+/// looked at again.
 struct Turn<'a> {
     queue: &'a Queue,
     key: &'a Key,
+    again: Option<Instant>,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        if let Some(at) = self.again {
+            self.queue.wake_at(self.key.clone(), at);
+        }
         self.queue.done(self.key);
     }
 }

@@ -1,10 +1,6 @@
 //! One look at one MeshRollout: observe, decide, write the state, bring about what it asks for.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::{Api, Resource, api::PostParams};
@@ -31,13 +27,14 @@ use super::{
     observe::{observe, services_of},
     seen::{Kind, PATIENCE, Write},
     status::{Difference, FIGURES, Fact, Shown, difference, render, with_hindrance},
+    stored::{keep_fence, read_state},
     watches::Namespace,
 };
+use crate::backoff::Backoff;
 
-/// The first wait after a failure; doubled with each further one.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-/// The longest wait after failures.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// After a failure nothing is looked at sooner than this, whatever wakes: the evidence of busy
+/// proxies would else ask an apiserver in trouble hundreds of times a second.
+const REST: Duration = Duration::from_millis(100);
 
 /// What is remembered of a MeshRollout between looks; nothing that a restart may not lose.
 #[derive(Default)]
@@ -45,7 +42,8 @@ pub struct Memory {
     last: Option<Arc<RolloutFacts>>,
     evidence: Option<Evidence>,
     hindrance: Option<String>,
-    failures: u32,
+    backoff: Backoff,
+    rest_until: Option<Instant>,
     status_written: Option<Instant>,
     split_status_written: Option<Instant>,
     phase: Option<&'static str>,
@@ -76,6 +74,9 @@ impl Controller {
         if rollout.meta.deleting {
             return None;
         }
+        if let Some(until) = memory.rest_until.filter(|until| *until > Instant::now()) {
+            return Some(until);
+        }
         if let Some(again) = self.wait_for_own_writes(key).await {
             return Some(again);
         }
@@ -83,7 +84,7 @@ impl Controller {
         match self.reconcile(term, &rollout, memory).await {
             Ok(again) => {
                 self.metrics.reconciled("ok");
-                memory.failures = 0;
+                memory.backoff.reset();
                 if let Some(hindrance) = memory.hindrance.take() {
                     debug!(%key, hindrance, "the hindrance is over");
                     return Some(Instant::now());
@@ -280,7 +281,10 @@ impl Controller {
         look: &Look<'_>,
     ) -> Result<Decision, ActError> {
         let mut decision = decide(policy, state, &look.observation, look.now.as_millisecond());
-        follow_services(&mut decision.state, look.split, &look.observation);
+        let ours = look
+            .split
+            .filter(|split| split.meta.owned_by("MeshRollout", &look.rollout.meta.uid));
+        keep_fence(&mut decision.state, ours, &look.observation);
         // A stop is better than an effect that no rule allows: what is in force stays.
         if cfg!(debug_assertions)
             && let Err(broken) = invariants::check(policy, state, &decision.state)
@@ -427,14 +431,15 @@ impl Controller {
         memory: &mut Memory,
         error: &ActError,
     ) -> Instant {
-        memory.failures += 1;
+        let wait = memory.backoff.wait();
         let is_passing = matches!(error, ActError::Conflict(_) | ActError::NotLeading(_));
         self.metrics
             .reconciled(if is_passing { "conflict" } else { "failed" });
         if is_passing {
             debug!(%key, %error, "looked at again");
         } else {
-            warn!(%key, %error, failures = memory.failures, "not done; tried again");
+            warn!(%key, %error, ?wait, "not done; tried again");
+            memory.rest_until = Some(Instant::now() + REST);
             let message = error.to_string();
             if memory.hindrance.as_ref() != Some(&message) {
                 self.events
@@ -442,50 +447,7 @@ impl Controller {
                 memory.hindrance = Some(message);
             }
         }
-        Instant::now() + jittered(backoff(memory.failures))
-    }
-}
-
-/// The state as it was written; for a MeshRollout without one a new state. Its fence begins
-/// above every fence of an earlier life of this name, which proxies may still report.
-fn read_state(
-    rollout: &RolloutFacts,
-    split: Option<&SplitFacts>,
-    now: Timestamp,
-) -> Result<State, ActError> {
-    let written = rollout
-        .object
-        .status
-        .as_ref()
-        .and_then(|status| status.state.clone());
-    let Some(written) = written else {
-        let last = split.map_or(0, |split| split.object.spec.fence);
-        return Ok(State {
-            fence: now.as_second().max(last),
-            ..State::default()
-        });
-    };
-    serde_json::from_value(written).map_err(|error| {
-        ActError::Waits(format!(
-            "status.state cannot be read ({error}): was it edited? Remove it, and the rollout begins anew"
-        ))
-    })
-}
-
-/// A split of other Services is another decision about traffic: it gets a fence of its own, and
-/// the evidence under the old one is closed, as `decide` does.
-fn follow_services(state: &mut State, split: Option<&SplitFacts>, seen: &Observation) {
-    let Some(split) = split else { return };
-    let spec = &split.object.spec;
-    if seen.services.is_empty() || spec.services == seen.services || spec.fence < state.fence {
-        return;
-    }
-    state.fence = spec.fence + 1;
-    let closed = &seen.evidence.closed;
-    if let Some(candidate) = &mut state.candidate
-        && closed.through_fence > candidate.closed.through_fence
-    {
-        candidate.closed = closed.clone();
+        Instant::now() + wait
     }
 }
 
@@ -516,18 +478,6 @@ fn deployment_reference(
 fn instant(at: Millis, now: Millis) -> Instant {
     let wait = u64::try_from(at.saturating_sub(now)).unwrap_or_default();
     Instant::now() + Duration::from_millis(wait.max(1))
-}
-
-fn backoff(failures: u32) -> Duration {
-    FIRST_WAIT
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(LONGEST_WAIT)
-}
-
-/// Up to a fifth longer, so that many objects do not come back in step.
-fn jittered(wait: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0) % 1000;
-    wait + wait.mul_f64(random as f64 / 5000.0)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::{
     queue::Queue,
     seen::{Kind, Seen},
 };
+use crate::backoff::Backoff;
 
 /// The caches of all kinds.
 #[derive(Default)]
@@ -118,10 +119,8 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Starts one watch a kind; they run until the set is dropped.
-    #[must_use]
-    pub fn start(self, client: &Client) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
+    /// Starts one watch a kind; they run until `tasks` is dropped.
+    pub fn start(self, client: &Client, tasks: &mut JoinSet<()>) {
         let (deployments, replica_sets) = (
             ApiResource::erase::<Deployment>(&()),
             ApiResource::erase::<ReplicaSet>(&()),
@@ -138,7 +137,6 @@ impl Watches {
         );
         tasks.spawn(self.clone().pods(Api::all(client.clone())));
         tasks.spawn(self.services(Api::all(client.clone())));
-        tasks
     }
 
     async fn rollouts(self, api: Api<MeshRollout>) {
@@ -221,8 +219,8 @@ impl Watches {
     ) {
         let mut events = events
             .into_stream()
-            .default_backoff()
-            .inspect_err(|error| warn!(%error, "watch of {what} failed; it is tried again"))
+            .backoff(Backoff::default())
+            .inspect_err(|error| warn!(%error, what, "watch failed; it is tried again"))
             .filter_map(async |event| event.ok())
             .boxed();
         let mut list = Vec::new();

@@ -22,11 +22,11 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tracing::{info, warn};
 
 use super::{
-    act::ActError,
+    act::{ActError, REQUEST, answer},
     facts::{Key, MANAGER, ReplicaSetFacts},
     watches::World,
 };
-use crate::lease::Leadership;
+use crate::{backoff::Backoff, lease::Leadership};
 
 /// The webhook that pauses a Deployment when a new revision comes.
 pub const HOLD: &str = "hold.sluice.dev";
@@ -39,8 +39,6 @@ const GATE_CONFIGURATION: &str = "sluice-gate";
 const CONDITION: &str = "governed";
 /// How often the lists are compared although nothing seems to have changed.
 const TIDY: Duration = Duration::from_secs(10);
-/// The longest that one request may take.
-const REQUEST: Duration = Duration::from_secs(3);
 
 /// CEL of the hold: a template or `paused` changes in a namespace that holds a MeshRollout.
 #[must_use]
@@ -326,14 +324,8 @@ impl Webhooks {
     async fn read(&self, configuration: &str, webhook: &str) -> Result<MatchCondition, ActError> {
         let what = format!("reading MutatingWebhookConfiguration {configuration}");
         let api = self.api();
-        let answer = match tokio::time::timeout(REQUEST, api.get_opt(configuration)).await {
-            Ok(answer) => answer.map_err(|error| ActError::from_kube(what, &error))?,
-            Err(_) => {
-                let message = "the apiserver did not answer in time".to_owned();
-                return Err(ActError::Failed { what, message });
-            }
-        };
-        answer.and_then(|found| condition(&found, webhook)).ok_or_else(|| {
+        let found = answer(what, REQUEST, api.get_opt(configuration)).await?;
+        found.and_then(|found| condition(&found, webhook)).ok_or_else(|| {
             ActError::Waits(format!(
                 "MutatingWebhookConfiguration {configuration} with the webhook {webhook} is not there: install the chart whole"
             ))
@@ -365,21 +357,13 @@ impl Webhooks {
             PatchParams::apply(MANAGER).force(),
             Patch::Apply(&patch),
         );
-        let request = tokio::time::timeout(REQUEST, api.patch(configuration, &params, &patch));
-        match request.await {
-            Ok(Ok(written)) => {
-                info!(webhook, expression, "match condition written");
-                if let Some(condition) = condition(&written, webhook) {
-                    self.shown.lock().insert(webhook, condition);
-                }
-                Ok(())
-            }
-            Ok(Err(error)) => Err(ActError::from_kube(what, &error)),
-            Err(_) => {
-                let message = "the apiserver did not answer in time".to_owned();
-                Err(ActError::Failed { what, message })
-            }
+        let request = api.patch(configuration, &params, &patch);
+        let written = answer(what, REQUEST, request).await?;
+        info!(webhook, expression, "match condition written");
+        if let Some(condition) = condition(&written, webhook) {
+            self.shown.lock().insert(webhook, condition);
         }
+        Ok(())
     }
 
     /// Learns when somebody else, as an upgrade of the chart, changes a list. Each configuration
@@ -387,7 +371,7 @@ impl Webhooks {
     async fn watch(&self, configuration: &str, webhook: &'static str) {
         let config = watcher::Config::default().fields(&format!("metadata.name={configuration}"));
         let mut objects = watcher(self.api(), config)
-            .default_backoff()
+            .backoff(Backoff::default())
             .touched_objects()
             .inspect_err(|error| warn!(%error, configuration, "watch of the webhook configuration failed; it is tried again"))
             .filter_map(async |object| object.ok())

@@ -39,6 +39,11 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// A sender that says nothing for this long is gone; it keeps alive every second.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// How long a stream must have stood before its table counts as whole: the proxies of a replica
+/// that has just started, and those that a dead one has left, first have to come back to it.
+/// With a new leader at the same time (an upgrade) nobody else would know of them.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// What is told after each table: the services (`NAMESPACE/NAME`) that it says something new of;
 /// none when a replica came or went, which concerns all.
 pub type OnNews = Box<dyn Fn(&BTreeSet<String>) + Send + Sync>;
@@ -46,7 +51,7 @@ pub type OnNews = Box<dyn Fn(&BTreeSet<String>) + Send + Sync>;
 /// The table of all proxies, and who feeds it.
 pub struct Hub {
     table: Mutex<Table>,
-    /// Open streams that have delivered their whole table, by replica.
+    /// Open streams that have told their whole table, by replica.
     streams: Mutex<BTreeMap<String, u32>>,
     started: Instant,
     leadership: Leadership,
@@ -85,7 +90,7 @@ impl Hub {
         f(&mut self.table.lock())
     }
 
-    /// Whether this replica's stream is open and has delivered its whole table.
+    /// Whether this replica's stream is open and has told its whole table.
     #[must_use]
     pub fn hears(&self, replica: &str) -> bool {
         self.streams.lock().contains_key(replica)
@@ -112,7 +117,7 @@ impl Hub {
 
     fn opened(&self, replica: &str) {
         *self.streams.lock().entry(replica.to_owned()).or_default() += 1;
-        debug!(replica, "relay open: its whole table is in");
+        debug!(replica, "relay stands: its whole table is in");
         (self.on_news)(&BTreeSet::new());
     }
 
@@ -198,13 +203,15 @@ impl Relay for Service {
     ) -> Result<Response<Self::ShareStream>, Status> {
         self.check(request.extensions().get::<PeerInfo>())?;
         let state = (self.hub.clone(), request.into_inner(), None::<Open>);
-        let acks = futures::stream::unfold(state, |(hub, mut tables, mut open)| async move {
+        let began = Instant::now();
+        let acks = futures::stream::unfold(state, move |(hub, mut tables, mut open)| async move {
             let message = tokio::time::timeout(SILENCE, tables.next())
                 .await
                 .ok()??
                 .ok()?;
             hub.take(&message.replica, &message.proxies);
-            if open.is_none() {
+            // The sender keeps alive each second, so this is seen in time.
+            if open.is_none() && began.elapsed() >= SETTLE {
                 hub.opened(&message.replica);
                 open = Some(Open {
                     hub: hub.clone(),

@@ -25,10 +25,10 @@ use tonic::transport::Channel;
 use tracing::{info, warn};
 
 use crate::{
+    backoff::Backoff,
     context::Context,
     lease,
     serving::Hub,
-    stores::Backoff,
     tls::{self, Certs},
 };
 
@@ -36,9 +36,8 @@ use crate::{
 const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Least time between two messages; a change that comes alone does not wait.
 const GAP: Duration = Duration::from_millis(10);
-/// Waits before the leader is looked for again; doubled at each failure.
-const BACKOFF_MIN: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// The longest wait before the leader is looked for again.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a stream to a leader ended.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +122,7 @@ pub fn find_leader(
 
 /// Shares the hub's table with whoever leads, for ever.
 pub async fn run(hub: Arc<Hub>, mut leader: watch::Receiver<Option<SocketAddr>>, dial: impl Dial) {
-    let mut backoff = BACKOFF_MIN;
+    let mut backoff = Backoff::up_to(LONGEST_WAIT);
     loop {
         let Some(address) = *leader.borrow_and_update() else {
             if leader.changed().await.is_err() {
@@ -135,16 +134,16 @@ pub async fn run(hub: Arc<Hub>, mut leader: watch::Receiver<Option<SocketAddr>>,
         let ended = share(&hub, address, &mut leader, &dial).await;
         info!(%address, reason = %ended, "relay to the leader ended");
         // Whoever served for a while is worth a quick try.
-        if started.elapsed() > BACKOFF_MAX {
-            backoff = BACKOFF_MIN;
+        if started.elapsed() > LONGEST_WAIT {
+            backoff.reset();
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(BACKOFF_MAX),
+            () = tokio::time::sleep(backoff.wait()) => {}
             moved = leader.changed() => {
                 if moved.is_err() {
                     return;
                 }
-                backoff = BACKOFF_MIN;
+                backoff.reset();
             }
         }
     }

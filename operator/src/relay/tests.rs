@@ -110,7 +110,7 @@ async fn proxies_of_all_replicas_come_together_at_the_leader_and_at_the_next_one
     say(&replicas[0], "a", 1);
     say(&replicas[1], "b", 1);
     until(|| applied(&leader, 1) == 2).await;
-    assert!(leader.hears("serving-1") && leader.hears("serving-2"));
+    until(|| leader.hears("serving-1") && leader.hears("serving-2")).await;
 
     // The leader dies; the Lease names another, which has heard of nobody.
     first.cancel();

@@ -40,7 +40,7 @@ use tracing::info;
 
 use self::metrics::Metrics;
 use crate::{
-    context::{Context, listen},
+    context::{Context, listen, lost},
     relay::sender,
     tls::{Acceptor, ClientAuth},
     webhook::{self, Caches, Webhooks},
@@ -78,11 +78,11 @@ pub async fn run(context: Context, options: Options, shutdown: CancellationToken
     let xds = listen(options.xds_port).await?;
     let hooks = listen(options.webhook_port).await?;
     let check = context.health.check("caches");
-    let certs = context.certs(SECRET, &shutdown);
     let metrics = Metrics::new(&context.telemetry);
     let hub = Hub::new(&options.trust_domain, &context.pod.name, metrics);
 
     let mut tasks = JoinSet::new();
+    let certs = context.certs(SECRET, &mut tasks);
     let caches = Caches::follow(&context.client, &mut tasks);
     let world = watches::follow(&context.client, &hub, &mut tasks);
     check.fail("the first lists of the watches are not complete yet");
@@ -92,6 +92,7 @@ pub async fn run(context: Context, options: Options, shutdown: CancellationToken
     };
     tokio::select! {
         () = complete => {}
+        error = lost(&mut tasks, &shutdown) => return Err(error),
         () = shutdown.cancelled() => return Ok(()),
     }
     check.pass();
@@ -111,9 +112,15 @@ pub async fn run(context: Context, options: Options, shutdown: CancellationToken
     let authenticator = Arc::new(TokenReviewer::new(context.client.clone()));
     let xds = Acceptor::new(xds, certs.clone(), ClientAuth::Optional);
     let hooks = Acceptor::new(hooks, certs, ClientAuth::None);
-    let ((), served) = tokio::join!(
-        webhook::serve(hooks, webhooks, shutdown.clone()),
-        server::serve(xds.incoming(), hub, authenticator, shutdown),
-    );
-    served.context("the xDS server ended")
+    let servers = async {
+        let ((), served) = tokio::join!(
+            webhook::serve(hooks, webhooks, shutdown.clone()),
+            server::serve(xds.incoming(), hub, authenticator, shutdown.clone()),
+        );
+        served.context("the xDS server ended")
+    };
+    tokio::select! {
+        ended = servers => ended,
+        error = lost(&mut tasks, &shutdown) => Err(error),
+    }
 }

@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::warn;
 
 use super::hub::Hub;
-use crate::stores::Backoff;
+use crate::backoff::Backoff;
 
 /// Objects per page of a first list: whole Pods are large, and only facts of them are kept.
 const PAGE: u32 = 200;

@@ -28,17 +28,16 @@ use kube::{
     Api,
     runtime::{WatchStreamExt, watcher},
 };
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
-use crate::{context::Context, stores::Backoff};
+use crate::{backoff::Backoff, context::Context};
 
 /// Follows a Secret of type kubernetes.io/tls with `ca.crt`; see [`Context::certs`].
 pub(crate) fn follow(
     context: &Context,
     secret: &str,
-    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<Option<Arc<Certs>>> {
     let (publish, receiver) = watch::channel(None);
     let api = Api::<Secret>::namespaced(context.client.clone(), &context.pod.namespace);
@@ -47,7 +46,7 @@ pub(crate) fn follow(
     check.fail(format!(
         "Secret {secret} is not there yet; the ca role writes it, see its log"
     ));
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(async move {
+    tasks.spawn(async move {
         let config = watcher::Config::default().fields(&format!("metadata.name={secret}"));
         let mut secrets = watcher(api, config)
             .backoff(Backoff::default())
@@ -71,6 +70,6 @@ pub(crate) fn follow(
                 Err(error) => warn!(%error, secret, "certificate not usable; the one in use stays"),
             }
         }
-    }));
+    });
     receiver
 }

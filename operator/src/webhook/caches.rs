@@ -36,16 +36,7 @@ impl Caches {
         let all = client.clone();
         Self {
             rollouts: stores::follow(Api::all(all.clone()), config(), prune_rollout, &wake, tasks),
-            namespaces: stores::follow(
-                Api::all(all.clone()),
-                config(),
-                |namespace: &mut PartialObjectMeta<Namespace>| {
-                    namespace.metadata.managed_fields = None;
-                    namespace.metadata.annotations = None;
-                },
-                &wake,
-                tasks,
-            ),
+            namespaces: stores::namespaces(client, &wake, tasks),
             meshes: stores::follow(
                 Api::all(all),
                 config(),

@@ -23,9 +23,6 @@ pub(super) fn review(
     }
     match decide(pod, &caches.namespace_labels(namespace)) {
         Decision::Skip(why) => Ok(Answer::allowed().did("left", why)),
-        Decision::Refused(why) => Ok(Answer::allowed()
-            .did("left", why)
-            .warn(format!("no sidecar: {why}"))),
         Decision::Inject => {
             let settings = caches.settings(defaults);
             let patch = serde_json::to_value(patch(pod, &settings))

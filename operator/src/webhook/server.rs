@@ -33,6 +33,9 @@ const MAX_REVIEWS: usize = 64;
 const MAX_CONNECTIONS: usize = 256;
 /// The longest for one review, body and queue included; the webhooks' timeoutSeconds is 5.
 const REVIEW: Duration = Duration::from_secs(4);
+/// How often a silent connection is asked whether somebody is still there; one that is not
+/// gives its place back.
+const PING: Duration = Duration::from_secs(20);
 /// The longest that open connections are waited for at the end.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -190,6 +193,7 @@ pub async fn serve(acceptor: Acceptor, webhooks: Arc<Webhooks>, shutdown: Cancel
         builder
             .http2()
             .timer(TokioTimer::new())
+            .keep_alive_interval(Some(PING))
             .max_concurrent_streams(100);
         let connection = builder
             .serve_connection(TokioIo::new(stream), service)

@@ -158,6 +158,35 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// Git may have changed the steps under way. A step that is no more, or is a pause now, becomes
+    /// the last one that raises nothing; and no step keeps more weight than it has now.
+    pub(super) fn fit_step(&mut self) {
+        let Some(mut step) = self.state.phase.step() else {
+            return;
+        };
+        let policy = self.policy;
+        let paused = matches!(self.state.phase, Phase::Paused { .. });
+        let fits = match policy.steps.get(step) {
+            Some(PolicyStep::Weight { .. }) => true,
+            Some(PolicyStep::Pause { .. }) => paused,
+            None => false,
+        };
+        if !fits {
+            let weights = |most: i32| {
+                let is_such = move |s: &PolicyStep| matches!(s, PolicyStep::Weight { weight, .. } if *weight <= most);
+                policy.steps.iter().map(is_such)
+            };
+            let last = weights(self.state.weight).rposition(|is_such| is_such);
+            let first = || weights(100).position(|is_such| is_such);
+            step = last.or_else(first).unwrap_or(0);
+            match &mut self.state.phase {
+                Phase::Paused { step: held, .. } => *held = step,
+                phase => *phase = Phase::Shifting { step },
+            }
+        }
+        self.set_weight(self.state.weight.min(policy.weight_at(step)));
+    }
+
     /// Goes to a step: a weight, a pause, or promotion after the last.
     pub(super) fn enter(&mut self, step: usize) {
         let hurried = self.candidate().is_some_and(|c| c.promote_now);

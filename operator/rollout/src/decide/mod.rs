@@ -68,6 +68,7 @@ pub fn decide(policy: &Policy, state: &State, seen: &Observation, now: Millis) -
         Workload::Subsets(view) => Subject::of_subsets(policy, view),
     };
     turn.follow_git(&subject);
+    turn.fit_step();
     turn.obey(&subject);
     turn.judge(&subject);
     turn.advance(&subject);

@@ -37,7 +37,7 @@ impl Turn<'_> {
         self.condemn(&why);
     }
 
-    /// Why the time is over; sets the timer otherwise. Paused time does not count.
+    /// Why the time is over, if it is. Paused time does not count.
     fn deadline(&self, started: i64, paused_ms: i64) -> Option<String> {
         if matches!(self.state.phase, Phase::Paused { .. }) {
             return None;
@@ -61,9 +61,13 @@ impl Turn<'_> {
             }
             return;
         };
-        if !candidate.condemned && !self.past_return() {
+        let paused = matches!(self.state.phase, Phase::Paused { .. });
+        if !candidate.condemned && !paused && !self.past_return() {
             let deadline = candidate.started + candidate.paused_ms + self.policy.deadline_ms;
-            self.wake_at(deadline.max(self.now + 1));
+            // One that is over was seen by `judge`, which waits for something else to change.
+            if deadline > self.now {
+                self.wake_at(deadline);
+            }
         }
         match self.state.phase.clone() {
             Phase::Idle => {}
@@ -139,6 +143,7 @@ impl Turn<'_> {
             return true;
         }
         let allowed = 100 * subject.candidate_ready.max(0) / subject.replicas.max(1);
+        let allowed = allowed.min(target);
         if self.state.weight > allowed {
             self.set_weight(allowed);
             self.warn(
@@ -169,7 +174,7 @@ impl Turn<'_> {
         if !self.bring_weight(subject, target) || !self.applied() {
             return;
         }
-        let PolicyStep::Weight { hold_ms, .. } = self.policy.steps[step] else {
+        let Some(&PolicyStep::Weight { hold_ms, .. }) = self.policy.steps.get(step) else {
             return;
         };
         let hurried = self.candidate().is_some_and(|c| c.promote_now);
@@ -262,9 +267,9 @@ impl Turn<'_> {
             }
             PauseReason::Step => {
                 self.bring_weight(subject, self.state.weight);
-                let PolicyStep::Pause {
+                let Some(&PolicyStep::Pause {
                     duration_ms: Some(duration),
-                } = self.policy.steps[step]
+                }) = self.policy.steps.get(step)
                 else {
                     return;
                 };

@@ -1,5 +1,7 @@
 //! The candidate ReplicaSet: from its first pod to adoption or removal.
 
+use std::time::Duration;
+
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::Pod,
@@ -16,13 +18,16 @@ use sluice_rollout::{
     revision::{candidate_pod_hash, of_template},
 };
 
-use super::{ActError, Writer, params, split::exactly, template};
+use super::{ActError, REQUEST, Writer, answer, params, split::exactly, template};
 use crate::controller::{
     facts::{DeploymentFacts, MANAGER, ReplicaSetFacts},
     observe::candidate_sets,
     seen::Kind,
 };
 
+/// The longest that the gate's proof may take: it asks every webhook on pods, also those of
+/// others, each of which may take its time.
+const PROBE: Duration = Duration::from_secs(15);
 /// The Deployment controller's own record of how many pods it wants.
 const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 
@@ -125,7 +130,7 @@ impl Writer<'_> {
     }
 
     /// Pods made from now on are gated, or made without a gate while the gates of those that
-    /// there are open.
+    /// there are open. A revision that is taken back leaves plain Service clients first.
     async fn gate_or_open(
         &self,
         set: &ReplicaSetFacts,
@@ -133,8 +138,9 @@ impl Writer<'_> {
     ) -> Result<(), ActError> {
         if desired.gates_open {
             self.webhooks.ungate(&self.key()).await?;
-            return self.open_gates(set).await;
+            return self.set_gates(set, true).await;
         }
+        self.set_gates(set, false).await?;
         self.webhooks.gate(&self.key(), &set.pod_hash).await
     }
 
@@ -198,10 +204,7 @@ impl Writer<'_> {
         let name = &deployment.meta.name;
         let what = format!("reading Deployment {name}");
         let api = self.dynamic(&ApiResource::erase::<Deployment>(&()));
-        let fresh = api
-            .get(name)
-            .await
-            .map_err(|error| ActError::from_kube(what.clone(), &error))?;
+        let fresh = answer(what.clone(), REQUEST, api.get(name)).await?;
         let same = fresh.metadata.uid.as_deref() == Some(&*deployment.meta.uid)
             && of_template(&fresh.data["spec"]["template"]) == revision;
         if same {
@@ -225,17 +228,10 @@ impl Writer<'_> {
             dry_run: true,
             field_manager: Some(MANAGER.to_owned()),
         };
-        let answer = self
-            .dynamic(&resource)
-            .create(&dry_run, &pod)
-            .await
-            .map_err(|error| {
-                ActError::from_kube(
-                    "trying whether candidate pods are gated (a dry run)".to_owned(),
-                    &error,
-                )
-            })?;
-        let gates = answer.data["spec"]["readinessGates"]
+        let what = "trying whether candidate pods are gated (a dry run)".to_owned();
+        let api = self.dynamic(&resource);
+        let made = answer(what, PROBE, api.create(&dry_run, &pod)).await?;
+        let gates = made.data["spec"]["readinessGates"]
             .as_array()
             .into_iter()
             .flatten();

@@ -24,9 +24,9 @@ use super::{
 };
 use crate::lease::Leadership;
 
-/// The longest that one write may take; shorter than what is left of a Lease that was just
+/// The longest that one request may take; shorter than what is left of a Lease that was just
 /// renewed, so that a write that hangs is given up by the one who sent it.
-const WRITE: Duration = Duration::from_secs(3);
+pub const REQUEST: Duration = Duration::from_secs(3);
 
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,24 @@ impl ActError {
                 what,
                 message: status.message.clone(),
             },
+        }
+    }
+}
+
+/// The apiserver's answer to a request, waited for this long at the most.
+///
+/// # Errors
+/// It refused, or did not answer in time.
+pub async fn answer<T>(
+    what: String,
+    patience: Duration,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ActError> {
+    match tokio::time::timeout(patience, request).await {
+        Ok(answer) => answer.map_err(|error| ActError::from_kube(what, &error)),
+        Err(_) => {
+            let message = format!("the apiserver did not answer within {patience:?}");
+            Err(ActError::Failed { what, message })
         }
     }
 }
@@ -163,14 +181,7 @@ impl Writer<'_> {
         if !self.leadership.leads() {
             return Err(ActError::NotLeading(what));
         }
-        let outcome = match tokio::time::timeout(WRITE, request).await {
-            Ok(Ok(written)) => Ok(written),
-            Ok(Err(error)) => Err(ActError::from_kube(what, &error)),
-            Err(_) => {
-                let message = format!("the apiserver did not answer within {WRITE:?}");
-                Err(ActError::Failed { what, message })
-            }
-        };
+        let outcome = answer(what, REQUEST, request).await;
         self.metrics.write(kind, outcome.is_ok());
         outcome
     }

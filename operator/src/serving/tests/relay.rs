@@ -158,6 +158,6 @@ async fn a_leader_that_is_not_there_is_tried_again_and_again() {
     tokio::spawn(sender::run(harness.hub.clone(), address, network.clone()));
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(network.start(&leader), nobody);
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(pods(&leader.heard.lock()[0].1), ["a"]);
 }

@@ -1,0 +1,61 @@
+//! The state as it is stored in a MeshRollout's status, and its fence beside the TrafficSplit's.
+
+use jiff::Timestamp;
+use sluice_rollout::{observation::Observation, state::State};
+
+use super::{
+    act::ActError,
+    facts::{RolloutFacts, SplitFacts},
+};
+
+/// The state as it was written; for a MeshRollout without one a new state. Its fence begins
+/// above every fence of an earlier life of this name, which proxies may still report.
+///
+/// # Errors
+/// Somebody has edited it.
+pub fn read_state(
+    rollout: &RolloutFacts,
+    split: Option<&SplitFacts>,
+    now: Timestamp,
+) -> Result<State, ActError> {
+    let written = rollout
+        .object
+        .status
+        .as_ref()
+        .and_then(|status| status.state.clone());
+    let Some(written) = written else {
+        let last = split.map_or(0, |split| split.object.spec.fence);
+        return Ok(State {
+            fence: now.as_second().max(last),
+            ..State::default()
+        });
+    };
+    serde_json::from_value(written).map_err(|error| {
+        ActError::Waits(format!(
+            "status.state cannot be read ({error}): was it edited? Remove it, and the rollout begins anew"
+        ))
+    })
+}
+
+/// Raises the fence where the split asks for it. A split of other Services is another decision
+/// about traffic: it gets a fence of its own, and the evidence under the old one is closed, as
+/// `decide` does. A split whose fence is above the state's (a status that was restored from a
+/// backup) would refuse every write.
+pub fn keep_fence(state: &mut State, split: Option<&SplitFacts>, seen: &Observation) {
+    let Some(split) = split else { return };
+    let spec = &split.object.spec;
+    let other_services = spec.services != seen.services && spec.fence == state.fence;
+    if seen.services.is_empty() || !other_services && spec.fence <= state.fence {
+        return;
+    }
+    state.fence = spec.fence + 1;
+    let closed = &seen.evidence.closed;
+    if let Some(candidate) = &mut state.candidate
+        && closed.through_fence > candidate.closed.through_fence
+    {
+        candidate.closed = closed.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::json;
+use sluice_crds::{MeshRolloutStatus, TrafficSplit};
+use sluice_rollout::state::{Arm, Candidate};
+
+use super::*;
+use crate::controller::fixtures::rollout;
+
+fn split(fence: i64, services: &[&str]) -> SplitFacts {
+    let object: TrafficSplit = serde_json::from_value(json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "TrafficSplit",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"fence": fence, "services": services, "arms": []},
+    }))
+    .unwrap();
+    SplitFacts::of(object)
+}
+
+fn seen(services: &[&str]) -> Observation {
+    let services = services.iter().map(|&name| name.to_owned()).collect();
+    Observation {
+        services,
+        ..Observation::default()
+    }
+}
+
+#[test]
+fn a_new_life_of_a_name_begins_above_the_fences_of_the_last_one() {
+    let now = Timestamp::from_second(1_000).unwrap();
+    let fresh = rollout("web", "web");
+    assert_eq!(read_state(&fresh, None, now).unwrap().fence, 1_000);
+    assert_eq!(
+        read_state(&fresh, Some(&split(5_000, &["web"])), now)
+            .unwrap()
+            .fence,
+        5_000
+    );
+}
+
+#[test]
+fn a_state_that_cannot_be_read_is_said_and_not_replaced() {
+    let mut edited = rollout("web", "web");
+    let state = Some(json!({"fence": "seven"}));
+    edited.object.status = Some(MeshRolloutStatus {
+        state,
+        ..MeshRolloutStatus::default()
+    });
+    let error = read_state(&edited, None, Timestamp::UNIX_EPOCH).unwrap_err();
+    assert!(
+        error.to_string().contains("status.state cannot be read"),
+        "{error}"
+    );
+}
+
+#[test]
+fn other_services_are_another_decision_about_traffic() {
+    let arm = Arm {
+        revision: "r2".to_owned(),
+        ..Arm::default()
+    };
+    let candidate = Candidate {
+        arm,
+        ..Candidate::default()
+    };
+    let before = State {
+        fence: 7,
+        candidate: Some(candidate),
+        ..State::default()
+    };
+    let mut state = before.clone();
+    keep_fence(&mut state, Some(&split(7, &["web"])), &seen(&["web"]));
+    assert_eq!(state, before);
+    let mut observation = seen(&["web", "web-admin"]);
+    observation.evidence.closed.through_fence = 7;
+    keep_fence(&mut state, Some(&split(7, &["web"])), &observation);
+    assert_eq!(state.fence, 8);
+    assert_eq!(state.candidate.unwrap().closed.through_fence, 7);
+}
+
+#[test]
+fn a_fence_that_is_on_its_way_is_not_raised_twice() {
+    let mut state = State {
+        fence: 8,
+        ..State::default()
+    };
+    keep_fence(
+        &mut state,
+        Some(&split(7, &["web"])),
+        &seen(&["web", "web-admin"]),
+    );
+    assert_eq!(state.fence, 8);
+}
+
+#[test]
+fn a_split_that_is_ahead_of_a_restored_status_is_overtaken() {
+    let mut state = State {
+        fence: 7,
+        ..State::default()
+    };
+    keep_fence(&mut state, Some(&split(9, &["web"])), &seen(&["web"]));
+    assert_eq!(state.fence, 10);
+}
