@@ -57,8 +57,8 @@ pub(crate) struct Life {
     pub records: BTreeMap<RecordKey, Kept>,
     /// The table's sequence when any record last grew.
     pub records_changed: u64,
-    /// The pod was deleted: nothing is expected of it, its counters stay for a while.
-    pub gone: bool,
+    /// When the pod was told to be deleted, local ms; see [`Life::is_gone`].
+    pub gone_ms: Option<i64>,
 }
 
 impl Life {
@@ -73,6 +73,12 @@ impl Life {
     /// Newest contact with any replica, local ms; the distant past if there was none.
     pub fn contact_ms(&self) -> i64 {
         self.latest().map_or(i64::MIN, |seat| seat.contact_ms)
+    }
+
+    /// Nothing is expected of it: its pod was told to be deleted, and it has not spoken since.
+    /// One that still speaks lives, whatever a lagging cache said.
+    pub fn is_gone(&self) -> bool {
+        self.gone_ms.is_some_and(|at| self.contact_ms() <= at)
     }
 
     /// Merges one replica's entry; gives how many parts of it were over a bound and left out.

@@ -85,7 +85,7 @@ impl Table {
             }
             Some(best)
         })
-        .filter(|life| !life.gone)
+        .filter(|life| !life.is_gone())
         .filter_map(|life| Some((life, life.latest()?)))
     }
 }

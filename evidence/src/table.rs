@@ -165,7 +165,10 @@ impl Table {
             if now.saturating_sub(contact_ms) > FORGET_AFTER_MS {
                 return Ok(0);
             }
-            let gone = self.lives_of(&entry.pod_uid).any(|(_, life)| life.gone);
+            let gone_ms = self
+                .lives_of(&entry.pod_uid)
+                .filter_map(|(_, life)| life.gone_ms)
+                .max();
             self.make_room(&entry.pod_uid, now_ms)?;
             let life = Life {
                 identity: Identity {
@@ -174,7 +177,7 @@ impl Table {
                     pod: entry.pod.clone(),
                     service_account: entry.service_account.clone(),
                 },
-                gone,
+                gone_ms,
                 ..Life::default()
             };
             self.lives.insert(key.clone(), life);
@@ -217,14 +220,14 @@ impl Table {
             .range((pod_uid.to_owned(), 0)..=(pod_uid.to_owned(), u64::MAX))
     }
 
-    /// The pod was deleted: nothing is expected of its proxy any more. Its counters stay until
-    /// it has been silent for [`FORGET_AFTER_MS`].
-    pub fn forget(&mut self, pod_uid: &str) {
+    /// The pod was deleted: nothing is expected of its proxy any more, unless that speaks again.
+    /// Its counters stay until it has been silent for [`FORGET_AFTER_MS`].
+    pub fn forget(&mut self, pod_uid: &str, now_ms: u64) {
         let lives = self
             .lives
             .range_mut((pod_uid.to_owned(), 0)..=(pod_uid.to_owned(), u64::MAX));
         for (_, life) in lives {
-            life.gone = true;
+            life.gone_ms = Some(signed(now_ms));
         }
     }
 
@@ -240,7 +243,7 @@ impl Table {
     pub fn pod_uids(&self) -> impl Iterator<Item = &str> {
         self.lives
             .iter()
-            .filter(|(_, life)| !life.gone)
+            .filter(|(_, life)| !life.is_gone())
             .map(|((pod_uid, _), _)| pod_uid.as_str())
     }
 

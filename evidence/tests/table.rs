@@ -136,14 +136,27 @@ fn a_deleted_pod_is_not_waited_for_but_its_counters_still_count() {
     let mut told = entry("p", 1, None);
     told.records = vec![record(7, 10, 0)];
     table.merge("a", &told, 0).unwrap();
-    table.forget("uid-p");
+    table.forget("uid-p", 500);
     told.sequence = 2;
+    told.silent_ms = 1_000;
     table.merge("a", &told, 1_000).unwrap();
     told.process_start_ms = 5;
     table.merge("a", &told, 1_000).unwrap();
     assert_eq!(table.standing(SERVICE, 7, 1_000), Standing::default());
     assert_eq!(table.pod_uids().count(), 0);
     assert_eq!(candidate_requests(&mut Cursor::default(), &table, 0), 20);
+}
+
+#[test]
+fn a_proxy_that_speaks_after_it_was_taken_for_deleted_is_waited_for_again() {
+    let mut table = Table::new("leader", 0);
+    let mut told = entry("p", 1, None);
+    table.merge("a", &told, 0).unwrap();
+    table.forget("uid-p", 500);
+    assert_eq!(table.standing(SERVICE, 7, 500), Standing::default());
+    told.sequence = 2;
+    table.merge("a", &told, 1_000).unwrap();
+    assert_eq!(table.standing(SERVICE, 7, 1_000).expected, 1);
 }
 
 #[test]

@@ -279,7 +279,7 @@ impl Controller {
             let certain: Vec<&String> = gone.intersection(&missed).collect();
             if !certain.is_empty() {
                 self.hub
-                    .with_table(|table| certain.iter().for_each(|uid| table.forget(uid)));
+                    .with_table(|table| certain.iter().for_each(|uid| table.forget(uid, now)));
                 self.world
                     .rollouts
                     .keys()
