@@ -1,4 +1,4 @@
-//! The local endpoints for people, probes and Prometheus.
+//! The endpoints for people, only on this machine, and those for probes and Prometheus.
 
 use std::{
     convert::Infallible,
@@ -8,13 +8,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -26,6 +27,20 @@ use crate::{
 
 /// Content type of OpenMetrics 1.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How long a head may take to come.
+const HEAD: Duration = Duration::from_secs(10);
+/// Pause after an accept that failed, as with no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Whom a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Probes and Prometheus: readiness and metrics.
+    Probes,
+    /// Those who are on this machine: the configuration too.
+    People,
+}
 
 /// What the endpoints tell of.
 #[derive(Debug)]
@@ -57,30 +72,39 @@ impl Admin {
     ///
     /// # Errors
     /// When it cannot be listened on.
-    pub async fn listen(self: Arc<Self>, address: SocketAddr) -> io::Result<()> {
+    pub async fn listen(
+        self: Arc<Self>,
+        address: SocketAddr,
+        audience: Audience,
+    ) -> io::Result<()> {
         let listener = TcpListener::bind(address).await?;
         tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else {
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 };
                 let admin = self.clone();
                 tokio::spawn(async move {
                     let service = service_fn(|request| {
-                        let response = admin.answer(&request);
+                        let response = admin.answer(&request, audience);
                         async move { Ok::<_, Infallible>(response) }
                     });
                     let io = TokioIo::new(client);
                     // A client that breaks off is its own business.
-                    let _ = http1::Builder::new().serve_connection(io, service).await;
+                    let _ = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(HEAD)
+                        .keep_alive(false)
+                        .serve_connection(io, service)
+                        .await;
                 });
             }
         });
         Ok(())
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>, audience: Audience) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }
@@ -90,6 +114,10 @@ impl Admin {
             "/metrics" | "/stats/prometheus" => {
                 with_type(StatusCode::OK, OPENMETRICS, self.shared.metrics.text())
             }
+            _ if audience == Audience::Probes => plain(
+                StatusCode::NOT_FOUND,
+                "here: /healthz/ready and /metrics; the rest is on 127.0.0.1:15000 of the pod\n",
+            ),
             "/stats" => with_type(StatusCode::OK, "text/plain", self.stats()),
             "/config_dump" => as_json(&self.config()),
             "/clusters" => as_json(&self.clusters()),
@@ -102,8 +130,8 @@ impl Admin {
 
     fn stats(&self) -> String {
         format!(
-            "connections: {}\nphase: {:?}\nlease_lapsed: {}\nlisteners: {}\n",
-            self.shared.drain.connections(),
+            "open: {}\nphase: {:?}\nlease_lapsed: {}\nlisteners: {}\n",
+            self.shared.drain.open_count(),
             self.shared.drain.phase(),
             self.shared.lease.lapsed(),
             self.shared.snapshot.load().listeners.len(),

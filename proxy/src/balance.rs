@@ -63,11 +63,13 @@ pub fn fallback(route: &Route, lapsed: bool, may: impl Fn(usize) -> bool) -> Opt
         })
 }
 
-/// The load of an endpoint; smaller is better.
+/// The load of an endpoint, smaller is better: whether it could not be reached lately, and how
+/// many requests it has.
 pub type Load = (bool, usize);
 
-/// Power of two choices: of two endpoints drawn at random the one with the smaller load. None
-/// of those in `tried` is taken.
+/// Power of two choices: of two endpoints drawn at random the one with the smaller load. One
+/// that could not be reached lately is taken only when that is so of all. None of those in
+/// `tried` is taken.
 pub fn pick<'a>(
     endpoints: &'a [Arc<Endpoint>],
     tried: &[SocketAddr],
@@ -92,11 +94,15 @@ fn better(count: usize, coin: &Coin, load: impl Fn(usize) -> Load) -> Option<usi
     }
     let first = below(count);
     let second = (first + 1 + below(count - 1)) % count;
-    Some(if load(second) < load(first) {
-        second
-    } else {
-        first
-    })
+    let (better, (avoided, _)) = [first, second]
+        .map(|index| (index, load(index)))
+        .into_iter()
+        .min_by_key(|(_, load)| *load)?;
+    if !avoided {
+        return Some(better);
+    }
+    let others: Vec<_> = (0..count).filter(|index| !load(*index).0).collect();
+    Some(others.get(below(others.len())).copied().unwrap_or(better))
 }
 
 #[cfg(test)]
@@ -223,6 +229,18 @@ mod tests {
         let all = [endpoints[0].address, endpoints[1].address];
         assert_eq!(pick(&endpoints, &all, &coin, load), None);
         assert_eq!(pick(&[], &[], &coin, load), None);
+    }
+
+    #[test]
+    fn what_could_not_be_reached_is_avoided_as_long_as_anything_else_is_there() {
+        let endpoints: Vec<_> = (0..10).map(endpoint).collect();
+        let coin = Coin::seeded(5);
+        for _ in 0..200 {
+            let load = |address| (address != endpoints[7].address, 0);
+            assert_eq!(pick(&endpoints, &[], &coin, load), Some(&endpoints[7]));
+        }
+        let all = |_| (true, 0);
+        assert!(pick(&endpoints, &[], &coin, all).is_some());
     }
 
     #[test]

@@ -72,8 +72,8 @@ pub struct Common {
     /// Label `version` of the pod, for metrics.
     #[arg(long, env = "SLUICE_VERSION", default_value = "")]
     pub version: String,
-    /// Where people look: /config_dump, /clusters, /stats.
-    #[arg(long, default_value = "127.0.0.1:15000")]
+    /// Where people look: /config_dump, /clusters, /stats. Only on a loopback address.
+    #[arg(long, default_value = "127.0.0.1:15000", value_parser = loopback)]
     pub admin: SocketAddr,
     /// Where probes and Prometheus look, besides.
     #[arg(
@@ -153,6 +153,19 @@ pub struct Wait {
     pub timeout: u64,
 }
 
+/// Reads an address that only this machine can reach.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no address"))?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "`{text}`: the configuration is for this machine only, as 127.0.0.1:15000"
+        ));
+    }
+    Ok(address)
+}
+
 /// Reads PORT=HOST:PORT.
 fn route(text: &str) -> Result<(u16, String), String> {
     let error = || format!("`{text}`: write PORT=HOST:PORT, as 8080=web.shop.svc.cluster.local:80");
@@ -186,6 +199,13 @@ mod tests {
         ] {
             assert!(route(bad).unwrap_err().contains("PORT=HOST:PORT"), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_configuration_is_shown_on_loopback_only() {
+        assert!(loopback("127.0.0.1:15000").is_ok());
+        assert!(loopback("0.0.0.0:15000").unwrap_err().contains("127.0.0.1"));
+        assert!(loopback("localhost").is_err());
     }
 
     #[test]

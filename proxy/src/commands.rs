@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use envoy_types::pb::envoy::config::core::v3::Node;
 use sluice_proxy::{
-    admin::Admin,
+    admin::{Admin, Audience},
     config::Lookup,
     control::{self, Target},
     init::{Redirect, rules},
@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::cli;
 
-/// Readiness does not wait longer for the control plane.
+/// Readiness does not wait longer for an answer of the control plane.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
 /// Time that the last evidence gets to leave.
 const LAST_REPORT: Duration = Duration::from_millis(700);
@@ -95,8 +95,13 @@ async fn run_async(process: Process) -> anyhow::Result<()> {
         let _ = shared.answered_by.set(name.clone());
     }
     let admin = Admin::new(shared.clone());
-    for address in std::iter::once(&common.admin).chain(&common.status) {
-        let listen = admin.clone().listen(*address).await;
+    let people = std::iter::once((common.admin, Audience::People));
+    let probes = common
+        .status
+        .iter()
+        .map(|status| (*status, Audience::Probes));
+    for (address, audience) in people.chain(probes) {
+        let listen = admin.clone().listen(address, audience).await;
         listen.with_context(|| format!("cannot listen on {address}"))?;
     }
     let mut failed = start_workers(&process, &shared)?;
@@ -114,7 +119,7 @@ async fn run_async(process: Process) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let ready = async {
-        let _ = timeout(FIRST_CONTACT, known(&shared, &process.routes)).await;
+        known(&shared, &process.routes).await;
         admin.set_ready();
         tracing::info!(kind = process.kind, "ready");
         std::future::pending::<()>().await;
@@ -133,12 +138,23 @@ async fn run_async(process: Process) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves when the control plane has answered, and what must be there is.
+/// Resolves when the control plane has answered, and what must be there is, or does not come. A
+/// sidecar can pass connections through without it; a gateway could only refuse requests, which
+/// another gateway may be able to answer.
 async fn known(shared: &Shared, routes: &[String]) {
+    if routes.is_empty() {
+        let _ = timeout(FIRST_CONTACT, shared.contacted()).await;
+        return;
+    }
     for route in routes {
         shared.demand(route);
     }
     shared.contacted().await;
+    let _ = timeout(FIRST_CONTACT, routed(shared, routes)).await;
+}
+
+/// Resolves when something is known of each of these listeners.
+async fn routed(shared: &Shared, routes: &[String]) {
     let mut published = shared.published();
     for route in routes {
         while matches!(shared.snapshot.load().lookup(route), Lookup::Unknown) {

@@ -6,7 +6,10 @@
 //! ```
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,7 +30,12 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Drain {
     phase: watch::Sender<Phase>,
-    connections: AtomicUsize,
+    open: Arc<Count>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    number: AtomicUsize,
     empty: Notify,
 }
 
@@ -35,19 +43,18 @@ impl Default for Drain {
     fn default() -> Self {
         Self {
             phase: watch::Sender::new(Phase::Serving),
-            connections: AtomicUsize::new(0),
-            empty: Notify::new(),
+            open: Arc::default(),
         }
     }
 }
 
-/// A connection that leaving waits for, while it lives.
+/// A connection, or a socket that accepts them, which leaving waits for while it lives.
 #[derive(Debug)]
-pub struct Open<'a>(&'a Drain);
+pub struct Open(Arc<Count>);
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
-        if self.0.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.0.number.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.empty.notify_one();
         }
     }
@@ -64,37 +71,43 @@ impl Drain {
         self.phase.subscribe()
     }
 
-    /// Counts a connection.
-    pub fn open(&self) -> Open<'_> {
-        self.connections.fetch_add(1, Ordering::AcqRel);
-        Open(self)
+    /// Counts a connection, or a socket that accepts them.
+    pub fn open(&self) -> Open {
+        self.open.number.fetch_add(1, Ordering::AcqRel);
+        Open(self.open.clone())
     }
 
-    /// Connections that are open.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Acquire)
+    /// Connections that are open, and sockets that accept them.
+    pub fn open_count(&self) -> usize {
+        self.open.number.load(Ordering::Acquire)
     }
 
-    /// Goes through the phases: `minimum` of Draining, then Closing until nothing is open, but
-    /// no longer than `maximum`. Returns how many connections were left.
+    /// Goes through the phases: `minimum` of Draining, then Closing for `maximum` at most.
+    /// Returns how many connections were left.
     pub async fn run(&self, minimum: Duration, maximum: Duration) -> usize {
-        self.phase.send_replace(Phase::Draining);
+        self.start();
         tokio::time::sleep(minimum).await;
+        self.finish(maximum).await
+    }
+
+    /// Draining from now on.
+    pub fn start(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// Closing, until nothing is open, but no longer than `maximum`. Returns how many
+    /// connections were left.
+    pub async fn finish(&self, maximum: Duration) -> usize {
         self.phase.send_replace(Phase::Closing);
         let empty = async {
-            // Workers first take in what waits in their accept queues.
-            tokio::time::sleep(ACCEPT_QUEUE).await;
-            while self.connections() > 0 {
-                self.empty.notified().await;
+            while self.open_count() > 0 {
+                self.open.empty.notified().await;
             }
         };
         let _ = tokio::time::timeout(maximum, empty).await;
-        self.connections()
+        self.open_count()
     }
 }
-
-/// Time for a worker to see the phase and to empty its accept queue.
-const ACCEPT_QUEUE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

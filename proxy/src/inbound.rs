@@ -10,7 +10,7 @@ use crate::{
     outbound::{original_destination, unreachable},
     sniff::{Sniffed, sniff},
     tcp::pipe,
-    upstream::connect,
+    upstream::{CONNECT_TIMEOUT, connect},
     worker::Worker,
 };
 
@@ -25,7 +25,7 @@ pub async fn intercepted(worker: Rc<Worker>, client: TcpStream) {
 /// A connection for the application at `address`.
 pub async fn accepted(worker: Rc<Worker>, mut client: TcpStream, address: SocketAddr) {
     let mut prefix = Vec::new();
-    match sniff(&mut client, &mut prefix, connect(address)).await {
+    match sniff(&mut client, &mut prefix, connect(address, CONNECT_TIMEOUT)).await {
         Sniffed::Http => {
             let io = Prefixed::new(prefix, client);
             serve(worker, io, Handler::Inbound(address)).await;
@@ -33,7 +33,7 @@ pub async fn accepted(worker: Rc<Worker>, mut client: TcpStream, address: Socket
         Sniffed::Raw(server) => {
             let server = match server {
                 Some(server) => Ok(server),
-                None => connect(address).await,
+                None => connect(address, CONNECT_TIMEOUT).await,
             };
             match server {
                 // How it ends is the business of the two ends.

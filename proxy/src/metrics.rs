@@ -44,6 +44,8 @@ const EDGES_MS: [f64; 19] = [
 
 /// Most series of requests.
 const MAX_SERIES: usize = 2000;
+/// Most series that are cached with one endpoint: it chooses its status codes itself.
+const MAX_CACHED: usize = 64;
 
 const UNKNOWN: &str = "unknown";
 
@@ -170,7 +172,9 @@ impl SeriesCache {
             return series.clone();
         }
         let series = metrics.series(labels, answer);
-        cached.push((answer.clone(), host.clone(), series.clone()));
+        if cached.len() < MAX_CACHED {
+            cached.push((answer.clone(), host.clone(), series.clone()));
+        }
         series
     }
 }

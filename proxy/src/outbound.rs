@@ -17,7 +17,7 @@ use crate::{
     io::Prefixed,
     sniff::{Sniffed, sniff},
     tcp::{dial, forward, pipe},
-    upstream::connect,
+    upstream::{PATIENT_TIMEOUT, connect},
     worker::Worker,
 };
 
@@ -111,7 +111,7 @@ async fn pass_through(worker: &Worker, client: TcpStream, original: SocketAddr) 
         return;
     }
     worker.shared.metrics.passthrough.inc();
-    match connect(original).await {
+    match connect(original, PATIENT_TIMEOUT).await {
         // How it ends is the business of the two ends.
         Ok(server) => drop(pipe(client, &[], server).await),
         Err(error) => unreachable(client, &error),

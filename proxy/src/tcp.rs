@@ -14,7 +14,7 @@ use crate::{
     config::{Endpoint, Route},
     evidence::{Counters, End, Failure},
     sniff::Server,
-    upstream::connect,
+    upstream::{CONNECT_TIMEOUT, connect},
     worker::Worker,
 };
 
@@ -115,7 +115,7 @@ async fn dial_branch(
             break;
         };
         let address = endpoint.address;
-        match connect(address).await {
+        match connect(address, CONNECT_TIMEOUT).await {
             Ok(stream) => return Ok(stream),
             Err(error) => failed = error,
         }

@@ -19,7 +19,7 @@ use crate::{
     http::{own_cluster, server},
     inbound, outbound,
     shared::Shared,
-    upstream::{LocalExec, Upstreams},
+    upstream::{LocalExec, Upstreams, keepalive},
 };
 
 /// Connections that may wait to be accepted.
@@ -89,6 +89,8 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    // Of Linux, the connections that it accepts have it too.
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -116,6 +118,8 @@ pub fn run(shared: Arc<Shared>, sockets: Vec<(std::net::TcpListener, Purpose)>) 
 
 /// Accepts until we leave; then takes in what waits in the kernel's queue, and closes it.
 pub async fn listen(worker: Rc<Worker>, listener: TcpListener, purpose: Purpose) {
+    // Leaving waits until the queue is empty, however long this thread takes to come to it.
+    let _open = worker.shared.drain.open();
     let mut phases = worker.shared.drain.subscribe();
     loop {
         tokio::select! {
@@ -130,6 +134,8 @@ pub async fn listen(worker: Rc<Worker>, listener: TcpListener, purpose: Purpose)
             },
         }
     }
+    // The kernel has not been asked since.
+    tokio::task::yield_now().await;
     while let Some(Ok((client, peer))) = listener.accept().now_or_never() {
         start(&worker, client, peer, &purpose);
     }
@@ -144,9 +150,9 @@ fn start(worker: &Rc<Worker>, client: TcpStream, peer: SocketAddr, purpose: &Pur
     let _ = client.set_nodelay(true);
     let worker = worker.clone();
     let purpose = purpose.clone();
+    let open = worker.shared.drain.open();
     tokio::task::spawn_local(async move {
-        let shared = worker.shared.clone();
-        let _open = shared.drain.open();
+        let _open = open;
         match purpose {
             Purpose::Outbound => outbound::intercepted(worker, client).await,
             Purpose::Gateway(listener) => outbound::gateway(worker, client, peer, listener).await,

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -17,8 +17,9 @@ use support::{
     client::{self, Answer, Client},
     local, plain,
     server::{self, Body, head, status},
+    until,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, sync::Notify, task::spawn_local};
 
 #[tokio::test]
 async fn requests_fall_on_the_arms_by_weight_and_are_counted_there() {
@@ -229,14 +230,16 @@ async fn what_the_client_breaks_off_is_counted_in_no_arm() {
         let gateway = proxy.gateway();
         let mut client = Client::http1(gateway).await;
         let request = Request::get("/").body(Full::default()).unwrap();
-        let patience = Duration::from_millis(20);
-        let answer = tokio::time::timeout(patience, client.send(request)).await;
-        assert!(answer.is_err());
-        drop(client);
+        let sent = spawn_local(async move { client.send(request).await.is_ok() });
+        until("it runs", || server.requests.get() == 1).await;
+        sent.abort();
         let mut client = Client::http2(gateway).await;
         let request = Request::get("http://cart/").body(Full::default()).unwrap();
-        let answer = tokio::time::timeout(patience, client.send(request)).await;
-        assert!(answer.is_err());
+        let sent = spawn_local(async move { client.send(request).await.is_ok() });
+        until("it runs", || server.requests.get() == 2).await;
+        sent.abort();
+        // Only the listening socket is left.
+        until("both are gone", || proxy.shared.drain.open_count() == 1).await;
         Client::http1(gateway).await.get("/ok").await;
         assert_eq!(
             plain(proxy.stable()),
@@ -252,10 +255,14 @@ async fn what_the_client_breaks_off_is_counted_in_no_arm() {
 #[tokio::test]
 async fn a_request_is_hung_when_it_crosses_the_line_and_its_end_counts_no_more() {
     local(async {
-        let server = server::http(|request: Request<Incoming>| async move {
-            let slow = request.uri().path() == "/slow";
-            tokio::time::sleep(Duration::from_millis(if slow { 150 } else { 0 })).await;
-            status(500)
+        let release = Rc::new(Notify::new());
+        let held = release.clone();
+        let server = server::http(move |_| {
+            let held = held.clone();
+            async move {
+                held.notified().await;
+                status(500)
+            }
         })
         .await;
         let proxy = Proxy::with(&Split {
@@ -264,20 +271,17 @@ async fn a_request_is_hung_when_it_crosses_the_line_and_its_end_counts_no_more()
             ..Split::default()
         });
         let mut client = Client::http1(proxy.gateway()).await;
-        let record = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            plain(proxy.stable())
-        };
+        let answer = spawn_local(async move { client.get("/").await });
+        until("it is hung", || proxy.stable().hung == 1).await;
         let hung = ArmCounts {
             coined: 1,
             hung: 1,
             ..ArmCounts::default()
         };
-        let (answer, while_running) = tokio::join!(client.get("/slow"), record);
-        assert_eq!((answer.status, &while_running), (500, &hung));
+        assert_eq!(plain(proxy.stable()), hung, "while it runs");
+        release.notify_one();
+        assert_eq!(answer.await.unwrap().status, 500);
         assert_eq!(plain(proxy.stable()), hung);
-        client.get("/fast").await;
-        assert_eq!(plain(proxy.stable()).server_errors, 1);
     })
     .await;
 }

@@ -15,6 +15,7 @@ use support::{
     client::{self, Answer, Client},
     local, nobody,
     server::{self, Body, full, ok},
+    until,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -385,6 +386,28 @@ async fn what_an_idle_connection_costs_stays_small() {
         );
         let size = size_of_val(&connection);
         assert!((1024..12 * 1024).contains(&size), "{size}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn half_a_head_is_not_waited_for_for_ever_but_a_connection_in_use_may_rest() {
+    local(async {
+        let server = server::named("v1").await;
+        let proxy = Proxy::to(&[server.address]);
+        let gateway = proxy.gateway();
+        let mut used = Client::http1(gateway).await;
+        used.get("/").await;
+        let mut slow = TcpStream::connect(gateway).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+        let open = || proxy.shared.drain.open_count();
+        until("it is accepted", || open() == 3).await;
+        tokio::time::pause();
+        tokio::time::sleep(std::time::Duration::from_secs(70)).await;
+        tokio::time::resume();
+        until("it is closed", || open() == 2).await;
+        assert_eq!(slow.read(&mut [0]).await.unwrap_or(0), 0);
+        assert_eq!(used.get("/").await.text(), "v1");
     })
     .await;
 }

@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use http::Response;
 use sluice_evidence::v1::ArmCounts;
@@ -12,11 +15,11 @@ use support::{
     client::{self, Client},
     local, nobody, plain,
     server::{self, answer, full, head, ok},
+    until,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::Notify,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -77,7 +80,12 @@ async fn a_request_that_may_have_been_processed_is_sent_twice_only_if_that_does_
             (503, "UC")
         );
         assert_eq!(read.get(), 2, "sent once");
-        assert_eq!(plain(proxy.stable()).coined, 1, "nobody's failure");
+        let counts = plain(proxy.stable());
+        assert_eq!(
+            (counts.coined, counts.resets),
+            (2, 1),
+            "it is lost: a failure"
+        );
     })
     .await;
 }
@@ -85,27 +93,27 @@ async fn a_request_that_may_have_been_processed_is_sent_twice_only_if_that_does_
 #[tokio::test]
 async fn connections_that_were_closed_while_idle_are_not_used_even_for_what_cannot_be_repeated() {
     local(async {
-        let kill = Rc::new(Notify::new());
-        let closing = kill.clone();
+        let idle = Rc::new(RefCell::new(None));
+        let keep = idle.clone();
         let address = server::raw(move |mut stream, _| {
-            let kill = closing.clone();
+            let keep = keep.clone();
             async move {
                 answer(&mut stream, OK).await;
-                kill.notified().await;
+                keep.replace(Some(stream));
             }
         })
         .await;
         let proxy = Proxy::to(&[address]);
-        let mut client = Client::http1(proxy.gateway()).await;
-        assert_eq!(client.post("a").await.status, 200);
-        for _ in 0..3 {
-            kill.notify_one();
-            // Until the goodbye has come through loopback.
-            for _ in 0..20 {
-                tokio::task::yield_now().await;
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-            assert_eq!(client.post("b").await.status, 200);
+        let mut client = TcpStream::connect(proxy.gateway()).await.unwrap();
+        let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+        for _ in 0..5 {
+            // The goodbye comes just behind the request, and just ahead of its being passed on.
+            client.try_write(request).unwrap();
+            drop(idle.take());
+            let head = server::head(&mut client).await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            client.read_exact(&mut [0; 2]).await.unwrap();
+            until("it is idle", || idle.borrow().is_some()).await;
         }
     })
     .await;
@@ -127,6 +135,35 @@ async fn a_refused_connection_is_made_elsewhere_in_the_arm_and_is_one_failure() 
             "one event in a second: {counts:?}"
         );
         assert_eq!(counts.server_errors + counts.resets, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_never_answers_a_connect_holds_up_few_requests_and_is_avoided_then() {
+    local(async {
+        // Nobody accepts, and the queue is full: the kernel drops what comes.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let silent = socket.unwrap();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        silent.bind(&any.into()).unwrap();
+        silent.listen(0).unwrap();
+        let address = silent.local_addr().unwrap().as_socket().unwrap();
+        let _queued = TcpStream::connect(address).await.unwrap();
+
+        let server = server::named("v1").await;
+        let proxy = Proxy::to(&[address, server.address]);
+        let gateway = proxy.gateway();
+        let clients = (0..40).map(|_| client::get(gateway));
+        for answer in futures::future::join_all(clients).await {
+            assert_eq!(answer.text(), "v1");
+        }
+        let failures = proxy.stable().connect_failures;
+        for _ in 0..100 {
+            assert_eq!(client::get(gateway).await.text(), "v1");
+        }
+        assert_eq!(proxy.stable().connect_failures, failures, "avoided");
+        assert_eq!(proxy.stable().coined, 140);
     })
     .await;
 }

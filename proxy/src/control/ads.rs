@@ -22,6 +22,10 @@ use crate::{
 /// called would be subscribed to for ever.
 const ABSENT: Duration = Duration::from_secs(600);
 
+/// Names that are remembered at most: an application that calls the whole internet must not use
+/// up what a server allows one proxy. The oldest that are no Services go first.
+const MAX_ASKED: usize = 4096;
+
 /// The proxy's end of ADS: the protocol, and what the resources mean.
 #[derive(Debug)]
 pub struct Ads {
@@ -45,6 +49,11 @@ impl Ads {
 
     /// Somebody wants to go there.
     pub fn demand(&mut self, listener: &str) {
+        if self.asked.len() >= MAX_ASKED && !self.asked.contains_key(listener) {
+            let oldest = self.absent().min_by_key(|(_, asked)| **asked);
+            let oldest: Vec<_> = oldest.map(|(name, _)| name.clone()).into_iter().collect();
+            self.forget(&oldest);
+        }
         self.asked.insert(listener.to_owned(), Instant::now());
         self.session.subscribe(Kind::Listener, [listener]);
     }
@@ -100,20 +109,26 @@ impl Ads {
     /// Forgets old names that are no Services; whether there were any.
     pub fn expire(&mut self, now: Instant) -> bool {
         let old: Vec<String> = self
-            .asked
-            .iter()
-            .filter(|(name, asked)| {
-                let held = self.session.held(Kind::Listener, name);
-                held == Some(&Held::Absent) && now.duration_since(**asked) >= ABSENT
-            })
+            .absent()
+            .filter(|(_, asked)| now.duration_since(**asked) >= ABSENT)
             .map(|(name, _)| name.clone())
             .collect();
-        for name in &old {
+        self.forget(&old);
+        !old.is_empty()
+    }
+
+    /// Names that are no Services, and when they were asked for.
+    fn absent(&self) -> impl Iterator<Item = (&String, &Instant)> {
+        let is_absent = |name: &str| self.session.held(Kind::Listener, name) == Some(&Held::Absent);
+        self.asked.iter().filter(move |(name, _)| is_absent(name))
+    }
+
+    fn forget(&mut self, listeners: &[String]) {
+        for name in listeners {
             self.asked.remove(name);
             self.store.forget(name);
         }
-        self.session.unsubscribe(Kind::Listener, &old);
-        !old.is_empty()
+        self.session.unsubscribe(Kind::Listener, listeners);
     }
 
     /// Brings into force what is complete, and wants what that needs.
@@ -156,5 +171,33 @@ impl Ads {
             reason: reason.clone(),
         });
         refused.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_application_that_calls_the_whole_internet_keeps_a_bounded_number_of_names() {
+        let mut ads = Ads::new(Node::default());
+        for number in 0..MAX_ASKED + 100 {
+            let name = format!("outbound/203.0.113.9:{number}");
+            ads.demand(&name);
+            let known = ads.handle(DeltaDiscoveryResponse {
+                type_url: Kind::Listener.type_url(),
+                removed_resources: vec![name],
+                nonce: number.to_string(),
+                ..DeltaDiscoveryResponse::default()
+            });
+            assert!(known.is_ok_and(|changed| changed));
+            while ads.poll_request().is_some() {}
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let snapshot = ads.snapshot(&Evidence::default());
+        assert_eq!(snapshot.absent.len(), MAX_ASKED);
+        let newest = format!("outbound/203.0.113.9:{}", MAX_ASKED + 99);
+        assert!(snapshot.absent.contains(&newest));
+        assert!(!snapshot.absent.contains("outbound/203.0.113.9:0"));
     }
 }

@@ -27,6 +27,8 @@ use crate::{
 /// INTERNAL, UNAVAILABLE, DATA_LOSS.
 const GRPC_FAILURES: [u32; 6] = [2, 4, 12, 13, 14, 15];
 const GRPC_UNKNOWN: u32 = 2;
+/// UNAUTHENTICATED; what is above has no meaning and counts as UNKNOWN.
+const GRPC_LAST: u32 = 16;
 
 /// Where a request of the coin is booked.
 #[derive(Debug, Clone)]
@@ -150,14 +152,14 @@ impl Tracker {
     pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.code = status.as_u16();
         if self.is_grpc {
-            self.grpc = grpc_status(headers);
+            self.grpc = grpc_status(headers).map(known);
         }
     }
 
     /// Its trailers.
     pub fn trailers(&mut self, trailers: &HeaderMap) {
         if self.is_grpc {
-            self.grpc = grpc_status(trailers).or(self.grpc);
+            self.grpc = grpc_status(trailers).map(known).or(self.grpc);
         }
     }
 
@@ -177,8 +179,8 @@ impl Tracker {
         self.observe();
     }
 
-    /// There is no whole answer, and it is not the client's doing. What was no failure (a reused
-    /// connection that died) is not counted in an arm.
+    /// There is no whole answer, and it is not the client's doing. What was no failure is not
+    /// counted in an arm.
     pub fn cut(&mut self) {
         if self.failed.is_some() {
             self.book(None);
@@ -197,7 +199,8 @@ impl Tracker {
                 failure: self
                     .failed
                     .and_then(|(failure, event)| event.then_some(failure)),
-                client_error: (400..500).contains(&self.code),
+                // After a failure the answer is another attempt's.
+                client_error: self.failed.is_none() && (400..500).contains(&self.code),
                 answered_in,
             },
         );
@@ -228,6 +231,10 @@ impl Tracker {
         };
         series.observe(self.start.elapsed());
     }
+}
+
+fn known(grpc: u32) -> u32 {
+    if grpc > GRPC_LAST { GRPC_UNKNOWN } else { grpc }
 }
 
 impl Drop for Tracker {

@@ -248,11 +248,18 @@ impl Exchange {
     /// What may be sent again, and where. Shielding (an answer of stable in place of a failed
     /// one of the candidate) would be one more case here.
     fn judge(&mut self, fault: &Fault) -> Next {
-        if let Fault::Reset { first } = fault
+        let next = self.next(fault);
+        if let Next::Stop = next
             && !self.body.failed()
         {
-            self.tracker.broke(*first);
+            // The client gets no answer, whatever the reason is: that is a failure.
+            let event = !matches!(fault, Fault::Reset { first: false });
+            self.tracker.broke(event);
         }
+        next
+    }
+
+    fn next(&mut self, fault: &Fault) -> Next {
         if !self.body.can_replay() {
             return Next::Stop;
         }

@@ -10,7 +10,11 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    task::yield_now,
+    time::{sleep, timeout},
+};
 
 use super::{inbound::inbound, outbound::outbound, response::ResponseBody};
 use crate::{drain::Phase, io::Prefixed, upstream::LocalExec, worker::Worker};
@@ -22,8 +26,10 @@ const MAX_STREAMS: u32 = 1000;
 /// HTTP/2 flow control windows in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// While closing, how long a connection without a request is waited for.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// How long the head of a connection's first request may take to come.
+const FIRST_REQUEST: Duration = Duration::from_secs(60);
+/// The same while we leave.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// Where the requests of a connection go.
 #[derive(Debug, Clone)]
@@ -45,7 +51,7 @@ pub fn server() -> Builder<LocalExec> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // It would run on idle connections too.
+        // It would run on idle connections too; FIRST_REQUEST stands in for it.
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD);
     builder
@@ -97,14 +103,37 @@ pub async fn serve(worker: Rc<Worker>, io: Prefixed, handler: Handler) {
         if seen.may_leave(phase) {
             break;
         }
+        let patience = match phase {
+            Phase::Closing => LAST_CHANCE,
+            Phase::Serving | Phase::Draining => FIRST_REQUEST,
+        };
+        let silent = seen.requests.get() == 0;
         tokio::select! {
+            biased;
             _ = connection.as_mut() => return,
             _ = phases.changed() => {}
             () = seen.request.notified(), if phase > Phase::Serving => {}
-            () = tokio::time::sleep(FIRST_REQUEST), if phase == Phase::Closing => break,
+            () = sleep(patience), if silent => {
+                if seen.requests.get() == 0 {
+                    break;
+                }
+            }
         }
     }
+    // A request that has come already is read before the goodbye is said.
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = yield_now() => {}
+    }
     connection.as_mut().graceful_shutdown();
+    if seen.requests.get() == 0 {
+        // Half a head is waited for no longer.
+        let ended = timeout(LAST_CHANCE, connection.as_mut()).await;
+        if ended.is_ok() || seen.requests.get() == 0 {
+            return;
+        }
+    }
     // A connection that broke has nobody left to be told.
     let _ = connection.await;
 }

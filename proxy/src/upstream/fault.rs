@@ -13,7 +13,7 @@ pub enum Fault {
     #[error("the request was not processed")]
     Unprocessed,
     /// A connection that had been idle died before the first byte of the answer. Nobody's
-    /// failure; a request that may be repeated is.
+    /// failure when the request may be sent again; else it is lost.
     #[error("a reused connection was closed")]
     Stale,
     /// The connection, or the stream alone, broke.

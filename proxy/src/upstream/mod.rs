@@ -19,7 +19,7 @@ use std::{
 
 use tokio::time::Instant;
 
-pub use connect::{CONNECT_TIMEOUT, LocalExec, connect};
+pub use connect::{CONNECT_TIMEOUT, LocalExec, PATIENT_TIMEOUT, connect, keepalive};
 pub use fault::Fault;
 pub use pool::{Protocol, Ticket, Upstream};
 

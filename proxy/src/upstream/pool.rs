@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use super::{
-    Fault, LocalExec, connect,
+    CONNECT_TIMEOUT, Fault, LocalExec, connect,
     fault::{Reading, read},
 };
 use crate::{balance::Load, http::RequestBody, metrics::SeriesCache};
@@ -33,8 +33,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const MAX_IDLE: usize = 256;
 /// Requests on one HTTP/2 connection before another one is opened; servers commonly allow 100.
 const MAX_STREAMS: usize = 100;
-/// An endpoint that refused is a second choice for this time.
-const COOLING: Duration = Duration::from_secs(1);
+/// An endpoint that could not be reached is a second choice for this time.
+const COOLING: Duration = Duration::from_secs(5);
 /// Longest head of an answer, and most that is read ahead.
 const MAX_BUFFER: usize = 64 * 1024;
 /// HTTP/2 flow control windows in bytes: what an answer, and a connection, may have in flight.
@@ -92,18 +92,35 @@ enum Conn {
 /// connection is closed.
 #[derive(Debug)]
 pub struct Ticket {
-    upstream: Rc<Upstream>,
+    active: Active,
     conn: Option<Conn>,
 }
 
-impl Ticket {
-    fn new(upstream: &Rc<Upstream>, conn: Conn) -> Self {
+/// A request that its endpoint is loaded with: from before it connects, else one that hangs
+/// while connecting would look idle and draw all requests.
+#[derive(Debug)]
+struct Active(Rc<Upstream>);
+
+impl Active {
+    fn new(upstream: &Rc<Upstream>) -> Self {
         upstream.active.set(upstream.active.get() + 1);
+        Self(upstream.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+    }
+}
+
+impl Ticket {
+    fn new(active: Active, conn: Conn) -> Self {
         if let Conn::Http2(shared) = &conn {
             shared.active.set(shared.active.get() + 1);
         }
         Self {
-            upstream: upstream.clone(),
+            active,
             conn: Some(conn),
         }
     }
@@ -114,7 +131,7 @@ impl Ticket {
         else {
             return;
         };
-        let upstream = self.upstream.clone();
+        let upstream = self.active.0.clone();
         if sender.is_ready() {
             return upstream.keep(sender);
         }
@@ -139,7 +156,6 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.upstream.active.set(self.upstream.active.get() - 1);
         if let Some(Conn::Http2(shared)) = &self.conn {
             shared.active.set(shared.active.get() - 1);
             shared.since.set(Instant::now());
@@ -219,13 +235,17 @@ impl Upstream {
         request: Request<RequestBody>,
         fresh: bool,
     ) -> Result<(Response<Incoming>, Ticket), Fault> {
-        let idle = if fresh { None } else { self.take_idle() };
+        let active = Active::new(self);
+        let idle = match fresh {
+            true => None,
+            false => self.take_idle(request.method().is_idempotent()).await,
+        };
         let reused = idle.is_some();
         let sender = match idle {
             Some(sender) => sender,
             None => self.connect_http1().await?,
         };
-        let mut ticket = Ticket::new(self, Conn::Http1(sender));
+        let mut ticket = Ticket::new(active, Conn::Http1(sender));
         let Some(Conn::Http1(sender)) = &mut ticket.conn else {
             return Err(Fault::Unprocessed);
         };
@@ -243,7 +263,9 @@ impl Upstream {
     }
 
     async fn connect_http1(&self) -> Result<http1::SendRequest<RequestBody>, Fault> {
-        let stream = connect(self.address).await.map_err(Fault::Connect)?;
+        let stream = connect(self.address, CONNECT_TIMEOUT)
+            .await
+            .map_err(Fault::Connect)?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_BUFFER)
             .handshake(TokioIo::new(stream))
@@ -258,6 +280,7 @@ impl Upstream {
         request: Request<RequestBody>,
         fresh: bool,
     ) -> Result<(Response<Incoming>, Ticket), Fault> {
+        let active = Active::new(self);
         let open = if fresh { None } else { self.open_http2() };
         let reused_idle = open.as_ref().is_some_and(|conn| conn.active.get() == 0);
         let conn = match open {
@@ -267,7 +290,7 @@ impl Upstream {
                 .await
                 .map_err(|error| Fault::Connect(io::Error::new(error.kind(), error)))?,
         };
-        let ticket = Ticket::new(self, Conn::Http2(conn.clone()));
+        let ticket = Ticket::new(active, Conn::Http2(conn.clone()));
         let error = match conn.sender.clone().try_send_request(request).await {
             Ok(response) => return Ok((response, ticket)),
             Err(error) => error,
@@ -297,6 +320,8 @@ impl Upstream {
             let this = self.clone();
             let attempt = async move { this.handshake_http2().await.map_err(Arc::new) };
             let attempt = attempt.boxed_local().shared();
+            // It goes on when those who wait for it have gone: nothing is left half made.
+            tokio::task::spawn_local(attempt.clone().map(drop));
             *self.connecting.borrow_mut() = Some(attempt.clone());
             attempt
         });
@@ -319,7 +344,7 @@ impl Upstream {
     }
 
     async fn new_http2(&self) -> io::Result<SharedConn> {
-        let stream = connect(self.address).await?;
+        let stream = connect(self.address, CONNECT_TIMEOUT).await?;
         let (sender, connection) = http2::Builder::new(LocalExec)
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -339,7 +364,12 @@ impl Upstream {
         })
     }
 
-    fn take_idle(&self) -> Option<http1::SendRequest<RequestBody>> {
+    async fn take_idle(&self, may_repeat: bool) -> Option<http1::SendRequest<RequestBody>> {
+        if !may_repeat && !self.idle.borrow().is_empty() {
+            // A goodbye that has come already is read first: what cannot be sent again is not
+            // to be sent into a closed connection.
+            tokio::task::yield_now().await;
+        }
         let mut idle = self.idle.borrow_mut();
         while let Some(conn) = idle.pop() {
             if conn.sender.is_ready() {

@@ -6,7 +6,16 @@ pub mod plane;
 pub mod server;
 pub mod xds;
 
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use envoy_types::pb::google::protobuf::Any;
 
 use sluice_evidence::v1::{ArmCounts, Record};
 use sluice_proxy::{
@@ -30,6 +39,15 @@ pub const CANDIDATE: &str = "outbound|80|candidate|cart.shop.svc.cluster.local";
 /// Runs a test that spawns local tasks.
 pub async fn local(test: impl Future<Output = ()>) {
     LocalSet::new().run_until(test).await;
+}
+
+/// Waits until something is so; never for long, and never shorter than a slow machine needs.
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// What a Service's port is said to speak.
@@ -87,6 +105,26 @@ impl Split {
     pub fn branches(&self) -> [(&'static str, u32); 2] {
         [(STABLE, 100 - self.weight), (CANDIDATE, self.weight)]
     }
+
+    /// All that the control plane sends of it.
+    pub fn resources(&self) -> Vec<(Kind, &'static str, Any)> {
+        let (facts, branches) = (self.facts(), self.branches());
+        let listener = match self.speaks {
+            Speaks::Http | Speaks::Http2 => xds::http_listener(ROUTE),
+            Speaks::Tcp => xds::tcp_listener(&branches, Some(&facts)),
+            Speaks::Unknown => xds::detect_listener(ROUTE, &branches, Some(&facts)),
+        };
+        let mut resources = vec![
+            (Kind::Listener, LISTENER, listener),
+            (Kind::Route, ROUTE, xds::route(&branches, Some(&facts))),
+        ];
+        for (arm, endpoints) in [(STABLE, &self.stable), (CANDIDATE, &self.candidate)] {
+            let cluster = xds::cluster(arm, self.speaks == Speaks::Http2);
+            resources.push((Kind::Cluster, arm, cluster));
+            resources.push((Kind::Endpoints, arm, xds::endpoints(arm, endpoints)));
+        }
+        resources
+    }
 }
 
 impl Proxy {
@@ -120,31 +158,7 @@ impl Proxy {
     }
 
     pub fn set(&mut self, split: &Split) {
-        let facts = split.facts();
-        let branches = split.branches();
-        let listener = match split.speaks {
-            Speaks::Http | Speaks::Http2 => xds::http_listener(ROUTE),
-            Speaks::Tcp => xds::tcp_listener(&branches, Some(&facts)),
-            Speaks::Unknown => xds::detect_listener(ROUTE, &branches, Some(&facts)),
-        };
-        let http2 = split.speaks == Speaks::Http2;
-        let resources = [
-            (Kind::Listener, LISTENER, listener),
-            (Kind::Route, ROUTE, xds::route(&branches, Some(&facts))),
-            (Kind::Cluster, STABLE, xds::cluster(STABLE, http2)),
-            (Kind::Cluster, CANDIDATE, xds::cluster(CANDIDATE, http2)),
-            (
-                Kind::Endpoints,
-                STABLE,
-                xds::endpoints(STABLE, &split.stable),
-            ),
-            (
-                Kind::Endpoints,
-                CANDIDATE,
-                xds::endpoints(CANDIDATE, &split.candidate),
-            ),
-        ];
-        for (kind, name, body) in &resources {
+        for (kind, name, body) in &split.resources() {
             self.store.apply(*kind, name, Change::Set(body)).unwrap();
         }
         self.store.settle();

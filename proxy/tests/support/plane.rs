@@ -1,7 +1,12 @@
 //! A control plane: the real server end of ADS, and an evidence server that keeps what it gets;
 //! over TLS, with a token.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use envoy_types::pb::{
     envoy::service::discovery::v3::{
@@ -133,8 +138,9 @@ impl Plane {
     pub fn set(&self, resources: Vec<(Kind, &str, Any)>) {
         self.table.send_modify(|table| {
             for (kind, name, body) in resources {
-                let version = format!("{:?}", body.value.len()) + &format!("{:?}", body.value);
-                let version = version.chars().rev().take(60).collect();
+                let mut hasher = DefaultHasher::new();
+                body.value.hash(&mut hasher);
+                let version = hasher.finish().to_string();
                 let resource = Arc::new(Resource { version, body });
                 table.0.insert((kind, name.to_owned()), resource);
             }
@@ -151,7 +157,7 @@ impl Plane {
         }
     }
 
-    /// The next reason of a NACK.
+    /// The next reason of a NACK, or of a stream that was refused.
     pub async fn rejection(&mut self) -> String {
         self.rejected.recv().await.unwrap()
     }
@@ -164,11 +170,12 @@ struct Service {
     rejections: mpsc::UnboundedSender<String>,
 }
 
-fn check<T>(request: &Request<T>) -> Result<(), Status> {
+fn check<T>(service: &Service, request: &Request<T>) -> Result<(), Status> {
     let token = request.metadata().get("authorization");
     if token.is_some_and(|token| token == TOKEN) {
         return Ok(());
     }
+    let _ = service.rejections.send("no token".to_owned());
     Err(Status::unauthenticated("no token"))
 }
 
@@ -217,7 +224,7 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        check(&request)?;
+        check(self, &request)?;
         let (responses, stream) = mpsc::channel(16);
         tokio::spawn(talk(self.clone(), request.into_inner(), responses));
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -232,7 +239,7 @@ impl Evidence for Service {
         &self,
         request: Request<Streaming<ProxyReport>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
-        check(&request)?;
+        check(self, &request)?;
         let (notes, stream) = mpsc::channel(16);
         let reports = self.reports.clone();
         let mut incoming = request.into_inner();
