@@ -15,6 +15,8 @@ async fn ten_seconds_without_an_apiserver_cost_no_request_and_rollouts_work_afte
     let traffic = Traffic::start(RATE).await;
     let outage = async {
         xtask(&["stop", "apiserver"]).await;
+        // Left alone, it looks for the apiserver again after up to half a minute.
+        xtask(&["stop", "controller-manager"]).await;
         traffic.goes_on(10 * RATE as usize).await;
     };
     afterwards(outage, xtask(&["up"])).await;

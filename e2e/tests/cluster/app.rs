@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sluice_crds::names;
 use sluice_e2e::world::Look;
 
-use crate::place::Place;
+use crate::{node::wait_until, place::Place};
 
 /// podinfo as a Deployment; `version` is what a release changes.
 pub fn deployment(name: &str, version: &str, replicas: i32) -> Value {
@@ -73,7 +73,18 @@ impl Place {
         self.apply(&service(name)).await;
         self.apply(&deployment(name, version, replicas)).await;
         self.apply(&governing(name, name)).await;
+        self.wait_until_ready(name, replicas).await;
         self.settled(name).await.stable
+    }
+
+    /// Waits until so many pods of the stable revision are ready.
+    pub async fn wait_until_ready(&self, name: &str, replicas: i32) {
+        let what = format!("{replicas} ready pods of {name}");
+        wait_until(&what, async || {
+            let stable = self.status(name).await.stable;
+            Ok(stable.is_some_and(|stable| stable.ready_pods == replicas))
+        })
+        .await;
     }
 
     /// Waits until nothing moves any more.

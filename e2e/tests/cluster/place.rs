@@ -103,12 +103,18 @@ impl Place {
             }
         }
         for event in self.events().await {
-            let name = event.regarding.and_then(|r| r.name).unwrap_or_default();
-            let (reason, note) = (
-                event.reason.unwrap_or_default(),
-                event.note.unwrap_or_default(),
-            );
-            let _ = writeln!(text, "event of {name}: {reason}: {note}");
+            let of = event.regarding.unwrap_or_default();
+            let is_told = of.kind.as_deref() == Some("MeshRollout")
+                || event.type_.as_deref() == Some("Warning");
+            if is_told {
+                let _ = writeln!(
+                    text,
+                    "event of {}: {}: {}",
+                    of.name.unwrap_or_default(),
+                    event.reason.unwrap_or_default(),
+                    event.note.unwrap_or_default()
+                );
+            }
         }
         text
     }

@@ -1,6 +1,13 @@
 //! What proxies tell reaches the leader from every serving replica, and outlives the leader.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -35,11 +42,12 @@ async fn a_leader_killed_in_mid_step_leaves_the_step_to_the_next() {
         place.apply(&service(APP)).await;
         place.apply(&podinfo(APP, 1, &version("v1"))).await;
         place.apply(&governing(APP, APP)).await;
+        place.wait_until_ready(APP, 1).await;
         place.settled(APP).await;
         both_replicas_serve(place).await;
         let calls = Calls::start(place).await;
 
-        let witness = Witness::start(place);
+        let witness = Witness::start(place).await;
         place.apply(&podinfo(APP, 1, &version("v2"))).await;
         let step = place
             .until(APP, "v2 at its first step", |look| {
@@ -52,6 +60,7 @@ async fn a_leader_killed_in_mid_step_leaves_the_step_to_the_next() {
         let decided = |state: &State| state.phase == "Observing" && state.weight == step.weight;
         let before = witness.until("the step", |seen| seen.states.last().is_some_and(decided));
         let before = before.await;
+        let made = calls.make(30).await;
         let killed = world::leader(&place.client).await.unwrap();
         world::kill_operator(&killed).unwrap();
         let heir = next_leader(place).await;
@@ -65,6 +74,11 @@ async fn a_leader_killed_in_mid_step_leaves_the_step_to_the_next() {
             .iter()
             .all(|state| Some(state) == before.states.last());
         assert!(same, "{before:?}, then {since:?}");
+        wait_until("the heir to have all evidence", async || {
+            let evidence = place.status(APP).await.evidence.unwrap_or_default();
+            Ok(evidence.stable.requests + evidence.candidate.requests >= made)
+        })
+        .await;
 
         place.promote(APP, &step.candidate).await;
         let promoted = witness.until("the promotion", |seen| {
@@ -158,6 +172,7 @@ async fn next_leader(place: &Place) -> String {
 
 /// Every caller calls the tier behind, again and again.
 struct Calls {
+    answered: Arc<AtomicI64>,
     failures: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
@@ -170,16 +185,30 @@ impl Calls {
         }
         let failures = Arc::new(Mutex::new(Vec::new()));
         let (client, namespace) = (place.client.clone(), place.namespace.clone());
-        let told = failures.clone();
+        let answered = Arc::new(AtomicI64::new(0));
+        let (counted, told) = (answered.clone(), failures.clone());
         let task = tokio::spawn(async move {
             for caller in callers.iter().cycle() {
-                if let Err(error) = call(&client, &namespace, caller).await {
-                    told.lock().push(format!("{error:#}"));
+                match call(&client, &namespace, caller).await {
+                    Ok(()) => _ = counted.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => told.lock().push(format!("{error:#}")),
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
-        Self { failures, task }
+        Self {
+            answered,
+            failures,
+            task,
+        }
+    }
+
+    /// Waits until so many more were answered; how many that really were.
+    async fn make(&self, calls: i64) -> i64 {
+        let before = self.answered.load(Ordering::Relaxed);
+        let more = || self.answered.load(Ordering::Relaxed) - before;
+        wait_until(&format!("{calls} calls"), async || Ok(more() >= calls)).await;
+        more()
     }
 
     fn end(self) {
@@ -212,7 +241,8 @@ struct Witness {
 }
 
 impl Witness {
-    fn start(place: &Place) -> Self {
+    /// Begins with what stands there now.
+    async fn start(place: &Place) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let states = follow(
             place,
@@ -236,7 +266,10 @@ impl Witness {
             },
         );
         let tasks = [states, splits];
-        Self { seen, tasks }
+        let witness = Self { seen, tasks };
+        let begun = |seen: &Seen| !seen.states.is_empty() && !seen.splits.is_empty();
+        witness.until("the beginning", begun).await;
+        witness
     }
 
     fn seen(&self) -> Seen {

@@ -1,5 +1,6 @@
 //! All webhook replicas are gone while git brings a new version: the release waits, nothing else.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Client,
     api::{Api, ApiResource, DynamicObject, GroupVersionKind},
@@ -22,6 +23,7 @@ const WORKLOAD_FILE: &str = "apps/demo/frontend.yaml";
 async fn without_webhooks_the_release_waits_flux_says_why_and_stable_serves_on() {
     let client = node::client().await;
     let before = demo::settled(&client).await;
+    let generation = generation(&client).await;
     let traffic = Traffic::start(100).await;
     let down = async {
         scale(&client, SYSTEM, SERVING, 0).await;
@@ -41,6 +43,7 @@ async fn without_webhooks_the_release_waits_flux_says_why_and_stable_serves_on()
             (&look.stable, look.phase.as_str()),
             (&before.stable, "Idle")
         );
+        assert_eq!(self::generation(&client).await, generation);
         traffic.goes_on(100).await;
     };
     let up = async {
@@ -65,6 +68,13 @@ async fn without_webhooks_the_release_waits_flux_says_why_and_stable_serves_on()
     .await;
     rolled_out(&client, NAMESPACE, "frontend").await;
     traffic.end().await;
+}
+
+/// Grows with each change of the Deployment's spec.
+async fn generation(client: &Client) -> Option<i64> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    let deployment = deployments.get("frontend").await.unwrap();
+    deployment.metadata.generation
 }
 
 /// A commit with a new version.
