@@ -1,7 +1,12 @@
 //! What a pod tells on its metrics port, read through the apiserver.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use kube::Client;
+
+/// The longest that a page takes.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// A page of metrics in the text format.
 pub struct Figures(String);
@@ -16,7 +21,9 @@ impl Figures {
     ) -> anyhow::Result<Self> {
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics");
         let request = http::Request::get(path).body(Vec::new())?;
-        let page = client.request_text(request).await;
+        // A pod that does not run is asked again and again by the client itself.
+        let page = tokio::time::timeout(ANSWER, client.request_text(request)).await;
+        let page = page.with_context(|| format!("pod {pod} tells no metrics"))?;
         Ok(Self(page.with_context(|| format!("metrics of pod {pod}"))?))
     }
 

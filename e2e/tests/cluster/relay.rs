@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     app::{governing, podinfo, service},
+    demo::rolled_out,
     figures::Figures,
     mode_b::call,
     node::{say, wait_until},
@@ -37,6 +38,7 @@ const TELEMETRY: u16 = 15014;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_killed_in_mid_step_leaves_the_step_to_the_next() {
     within("sluice-relay", true, async |place| {
+        rolled_out(&place.client, SYSTEM, "sluice-controller").await;
         let url = format!("--backend-url=http://{APP}:9898/echo");
         place.apply(&podinfo("caller", CALLERS, &[url])).await;
         place.apply(&service(APP)).await;
@@ -61,9 +63,9 @@ async fn a_leader_killed_in_mid_step_leaves_the_step_to_the_next() {
         let before = witness.until("the step", |seen| seen.states.last().is_some_and(decided));
         let before = before.await;
         let made = calls.make(30).await;
-        let killed = world::leader(&place.client).await.unwrap();
-        world::kill_operator(&killed).unwrap();
+        let killed = kill_the_leader(place).await;
         let heir = next_leader(place).await;
+        assert_ne!(heir, killed);
         say(&format!(
             "{killed} was killed at {} %, {heir} goes on",
             step.weight
@@ -140,6 +142,16 @@ async fn ready_callers(place: &Place) -> Vec<String> {
     })
     .await;
     ready
+}
+
+/// SIGKILL, and no second life under the same name: else it would be its own heir.
+async fn kill_the_leader(place: &Place) -> String {
+    let leader = world::leader(&place.client).await.unwrap();
+    world::kill_operator(&leader).unwrap();
+    let pods: Api<Pod> = Api::namespaced(place.client.clone(), SYSTEM);
+    let at_once = DeleteParams::default().grace_period(0);
+    pods.delete(&leader, &at_once).await.unwrap();
+    leader
 }
 
 /// Waits until a process leads that has taken up the rollout; the killed one tells no more.
