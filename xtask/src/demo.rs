@@ -87,7 +87,7 @@ pub(crate) fn prepare(name: &str) -> Result<Cluster> {
             tools::ensure(&tools::ALL)?;
             cluster::up(name, Kind::Node, true)
         },
-        || product::build().and_then(|()| build_e2e()),
+        product::build,
     )?;
     println!(
         "cluster and programs ready ({:.0} s)",
@@ -116,19 +116,6 @@ fn side_by_side(
         built?;
         Ok(cluster)
     })
-}
-
-fn build_e2e() -> Result<()> {
-    let status = Command::new("cargo")
-        .args(["build", "--quiet", "--package", "sluice-e2e"])
-        .current_dir(paths::workspace())
-        .stdin(Stdio::null())
-        .status()
-        .context("cannot start cargo")?;
-    if !status.success() {
-        bail!("building the demo's driver failed; its errors are above");
-    }
-    Ok(())
 }
 
 /// Removes the application of an earlier run, so that the story begins at its beginning.
@@ -160,7 +147,7 @@ fn play(cluster: &Cluster, told: &Story) -> Result<()> {
         "https://git.example.com/team/demo.git",
         &cluster.git_url(REPOSITORY),
     );
-    let mut story = Command::new(paths::target().join("debug/sluice-e2e"));
+    let mut story = Command::new(product::release("sluice-e2e"));
     story
         .args(&told.play)
         .arg("--kubeconfig")

@@ -21,12 +21,14 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Tag of the images, and the chart's `appVersion`.
 pub(crate) const TAG: &str = "0.1.0";
 
-/// Builds the operator and the proxy, optimised and static.
+/// Builds the operator, the proxy and the driver of the demo, optimised and static: one build
+/// whose dependencies all three share.
 pub(crate) fn build() -> Result<()> {
     let began = Instant::now();
     let status = Command::new("cargo")
         .args(["build", "--release", "--target", TARGET])
         .args(["--package", "sluice-operator", "--package", "sluice-proxy"])
+        .args(["--package", "sluice-e2e"])
         // Given with --target, these flags stay away from build scripts and macros.
         .env(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
@@ -40,7 +42,7 @@ pub(crate) fn build() -> Result<()> {
         bail!("the release build failed; its errors are above");
     }
     println!(
-        "operator and proxy built ({:.0} s)",
+        "operator, proxy and driver built ({:.0} s)",
         began.elapsed().as_secs_f64()
     );
     Ok(())
@@ -101,7 +103,8 @@ fn program(path: &str) -> ImageFile {
     }
 }
 
-fn release(name: &str) -> PathBuf {
+/// Where a program of [`build`] is.
+pub(crate) fn release(name: &str) -> PathBuf {
     paths::target().join(TARGET).join("release").join(name)
 }
 

@@ -63,7 +63,7 @@ pub(crate) const HELM: Tool = Tool {
     ..tool("helm", "helm.sh/helm/v3/cmd/helm")
 };
 /// Cluster DNS.
-pub(crate) const COREDNS: Tool = tool("coredns", "github.com/coredns/coredns");
+pub(crate) const COREDNS: Tool = tool("coredns", ".");
 /// A demo application made by others.
 pub(crate) const PODINFO: Tool = tool("podinfo", "github.com/stefanprodan/podinfo/cmd/podinfo");
 /// Serves bare repositories over HTTP.

@@ -9,7 +9,7 @@ use sluice_rollout::conditions::conditions;
 use sluice_rollout::desired::Hold;
 use sluice_rollout::observation::Workload;
 use sluice_rollout::project::project;
-use sluice_rollout::state::{Outcome, PauseReason, Phase};
+use sluice_rollout::state::{Outcome, PauseReason, Phase, PromotionStage, State};
 use world::{World, policy};
 
 fn ready(world: &World) -> String {
@@ -26,6 +26,20 @@ fn the_first_deployment_is_stable_and_never_held() {
     assert_eq!(world.stable(), "v1");
     assert_eq!(ready(&world), "Ready=True");
     assert!(!world.paused);
+}
+
+#[test]
+fn a_first_deployment_is_not_ready_before_one_of_its_pods_is() {
+    let mut world = World::new(policy(|_| {}));
+    world.state = State::default();
+    world.starting = true;
+    world.run(5);
+    assert_eq!(world.stable(), "");
+    assert_eq!(ready(&world), "Ready=Unknown Reconciling=True");
+    world.starting = false;
+    world.run(2);
+    assert_eq!(world.stable(), "v1");
+    assert_eq!(ready(&world), "Ready=True");
 }
 
 #[test]
@@ -109,6 +123,30 @@ fn a_revert_in_the_middle_takes_the_weight_off_before_the_pods_go() {
     world.run(15);
     assert_eq!(world.phase(), &Phase::Idle);
     assert_eq!(world.state.history[0].outcome, Outcome::Replaced);
+}
+
+#[test]
+fn a_fix_in_the_middle_of_adoption_is_not_judged_by_what_was_seen_of_the_old_one() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    while !matches!(
+        world.phase(),
+        Phase::Promoting {
+            stage: PromotionStage::Release
+        }
+    ) {
+        world.turn();
+        world.cluster();
+        world.now += 1000;
+    }
+    world.bad.push("v3".to_owned());
+    world.commit("v3");
+    world.turn();
+    assert_eq!(world.state.weight, 0);
+    assert!(world.state.candidate.is_none() && world.state.rejected.is_empty());
+    world.bad.clear();
+    world.run(120);
+    assert_eq!(world.stable(), "v3");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use super::{
     evidence::{Evidence, standing},
     facts::{DeploymentFacts, Key, MANAGER, RolloutFacts, SplitFacts},
     observe::{observe, services_of},
-    seen::{Kind, PATIENCE, Write},
+    seen::{ASKING, Kind, PATIENCE, Write},
     status::{Difference, FIGURES, Fact, Shown, difference, render, with_hindrance},
     stored::{keep_fence, read_state},
     watches::Namespace,
@@ -123,22 +123,16 @@ impl Controller {
     /// When the cache does not show all our writes yet: when to look again at the latest. The
     /// watch wakes earlier; after [`PATIENCE`] the apiserver is asked.
     async fn wait_for_own_writes(&self, key: &Key) -> Option<Instant> {
-        let pending = self.seen.pending(key);
-        let now = Instant::now();
-        for (write, since) in pending.iter().filter(|(_, since)| now >= *since + PATIENCE) {
+        for overdue in self.seen.overdue(key) {
+            let write = &overdue.write;
             if self.cache_is_current(write).await {
                 self.seen.caught_up(&write.uid);
-            } else {
-                warn!(%key, kind = ?write.kind, name = write.name, since = ?since.elapsed(), "the watch is behind our own write");
+            } else if overdue.first {
+                warn!(%key, kind = ?write.kind, name = write.name, age = ?overdue.age, "the watch is behind our own write");
             }
         }
-        let oldest = self
-            .seen
-            .pending(key)
-            .iter()
-            .map(|(_, since)| *since)
-            .min()?;
-        Some((oldest + PATIENCE).max(now + Duration::from_millis(500)))
+        let oldest = self.seen.pending_since(key)?;
+        Some((oldest + PATIENCE).max(Instant::now() + ASKING))
     }
 
     async fn cache_is_current(&self, write: &Write) -> bool {

@@ -17,6 +17,8 @@ use super::facts::Key;
 
 /// How long a write may stay unseen before the apiserver is asked.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is asked then.
+pub const ASKING: Duration = Duration::from_millis(500);
 /// How many versions are remembered.
 const MEMORY: usize = 2048;
 
@@ -56,9 +58,25 @@ pub struct Seen(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    pending: HashMap<Key, Vec<(Write, Instant)>>,
+    pending: HashMap<Key, Vec<Pending>>,
     /// uid and version of what the watches showed last; version none: deleted.
     recent: VecDeque<(String, Option<String>)>,
+}
+
+struct Pending {
+    write: Write,
+    since: Instant,
+    asked: Option<Instant>,
+}
+
+/// A write that the watch should have shown by now.
+pub struct Overdue {
+    /// The write.
+    pub write: Write,
+    /// How long ago it was.
+    pub age: Duration,
+    /// The apiserver was not asked before.
+    pub first: bool,
 }
 
 impl Seen {
@@ -72,8 +90,12 @@ impl Seen {
             return;
         }
         let pending = state.pending.entry(key.clone()).or_default();
-        pending.retain(|(earlier, _)| earlier.uid != write.uid);
-        pending.push((write, Instant::now()));
+        pending.retain(|earlier| earlier.write.uid != write.uid);
+        pending.push(Pending {
+            write,
+            since: Instant::now(),
+            asked: None,
+        });
     }
 
     /// A watch shows this version of an object; none: it is gone.
@@ -95,9 +117,27 @@ impl Seen {
         self.0.lock().settle(|write| write.uid == uid);
     }
 
-    /// The writes on behalf of `key` that the cache has not shown yet, and since when.
-    pub fn pending(&self, key: &Key) -> Vec<(Write, Instant)> {
-        self.0.lock().pending.get(key).cloned().unwrap_or_default()
+    /// Since when writes on behalf of `key` have not been shown; none when all are.
+    pub fn pending_since(&self, key: &Key) -> Option<Instant> {
+        let state = self.0.lock();
+        let pending = state.pending.get(key)?;
+        pending.iter().map(|pending| pending.since).min()
+    }
+
+    /// The writes about which the apiserver is to be asked now: each at most every [`ASKING`].
+    pub fn overdue(&self, key: &Key) -> Vec<Overdue> {
+        let now = Instant::now();
+        let mut state = self.0.lock();
+        let pending = state.pending.get_mut(key).into_iter().flatten();
+        pending
+            .filter(|pending| now >= pending.since + PATIENCE)
+            .filter(|pending| pending.asked.is_none_or(|asked| now >= asked + ASKING))
+            .map(|pending| Overdue {
+                first: pending.asked.replace(now).is_none(),
+                write: pending.write.clone(),
+                age: now - pending.since,
+            })
+            .collect()
     }
 
     /// The MeshRollout is gone.
@@ -109,7 +149,7 @@ impl Seen {
 impl State {
     fn settle(&mut self, is_settled: impl Fn(&Write) -> bool) {
         self.pending.retain(|_, writes| {
-            writes.retain(|(write, _)| !is_settled(write));
+            writes.retain(|pending| !is_settled(&pending.write));
             !writes.is_empty()
         });
     }
@@ -142,9 +182,9 @@ mod tests {
         seen.expect(&key(), write("a", Some("7")));
         seen.shown("a", Some("6"));
         seen.shown("b", Some("7"));
-        assert_eq!(seen.pending(&key()).len(), 1);
+        assert!(seen.pending_since(&key()).is_some());
         seen.shown("a", Some("7"));
-        assert!(seen.pending(&key()).is_empty());
+        assert!(seen.pending_since(&key()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -153,7 +193,7 @@ mod tests {
         seen.shown("a", Some("7"));
         seen.shown("a", Some("8"));
         seen.expect(&key(), write("a", Some("7")));
-        assert!(seen.pending(&key()).is_empty());
+        assert!(seen.pending_since(&key()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -162,9 +202,9 @@ mod tests {
         seen.expect(&key(), write("a", Some("7")));
         seen.expect(&key(), write("a", Some("9")));
         seen.shown("a", Some("7"));
-        assert_eq!(seen.pending(&key()).len(), 1);
+        assert!(seen.pending_since(&key()).is_some());
         seen.shown("a", Some("9"));
-        assert!(seen.pending(&key()).is_empty());
+        assert!(seen.pending_since(&key()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -172,11 +212,25 @@ mod tests {
         let seen = Seen::default();
         seen.expect(&key(), write("a", Some("7")));
         seen.shown("a", None);
-        assert!(seen.pending(&key()).is_empty());
+        assert!(seen.pending_since(&key()).is_none());
         seen.expect(&key(), write("b", None));
         seen.shown("b", Some("3"));
-        assert_eq!(seen.pending(&key()).len(), 1, "it is not gone yet");
+        assert!(seen.pending_since(&key()).is_some(), "it is not gone yet");
         seen.shown("b", None);
-        assert!(seen.pending(&key()).is_empty());
+        assert!(seen.pending_since(&key()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_apiserver_is_asked_twice_a_second_about_a_write_however_often_one_looks() {
+        let seen = Seen::default();
+        seen.expect(&key(), write("a", Some("7")));
+        let mut asked = Vec::new();
+        for _ in 0..300 {
+            asked.extend(seen.overdue(&key()));
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
+        let ages: Vec<_> = asked.iter().map(|overdue| overdue.age.as_millis()).collect();
+        assert_eq!(ages, [2000, 2500]);
+        assert!(asked[0].first && !asked[1].first);
     }
 }

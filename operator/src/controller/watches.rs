@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStream, TryStreamExt};
+use futures::{StreamExt, TryStream, TryStreamExt, future};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{Pod, Service},
@@ -217,8 +217,10 @@ impl Watches {
         wake: impl Fn(&V) -> Vec<Key>,
         what: &str,
     ) {
+        let mut patient = true;
         let mut events = events
             .into_stream()
+            .filter(|event| future::ready(!relists_at_once(event, &mut patient)))
             .backoff(Backoff::default())
             .inspect_err(|error| warn!(%error, what, "watch failed; it is tried again"))
             .filter_map(async |event| event.ok())
@@ -267,5 +269,43 @@ impl Watches {
                 }
             }
         }
+    }
+}
+
+/// Whether a watch failed only because it slept through too many changes: the list that follows
+/// mends it, so nothing is waited for. Once; a watch that has not worked since waits like any.
+fn relists_at_once<K>(
+    event: &Result<watcher::Event<K>, watcher::Error>,
+    patient: &mut bool,
+) -> bool {
+    match event {
+        Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_)) => *patient = true,
+        Err(watcher::Error::WatchError(status)) if status.code == 410 => {
+            return std::mem::take(patient);
+        }
+        _ => {}
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn expired() -> Result<watcher::Event<()>, watcher::Error> {
+        let status = Status::failure("too old resource version", "Expired").with_code(410);
+        Err(watcher::Error::WatchError(status.boxed()))
+    }
+
+    #[test]
+    fn a_watch_that_fell_behind_lists_anew_at_once_but_not_again_and_again() {
+        let mut patient = true;
+        assert!(relists_at_once(&expired(), &mut patient));
+        assert!(!relists_at_once(&Ok(watcher::Event::InitDone), &mut patient));
+        assert!(!relists_at_once(&expired(), &mut patient));
+        relists_at_once(&Ok(watcher::Event::Apply(())), &mut patient);
+        assert!(relists_at_once(&expired(), &mut patient), "it has worked since");
     }
 }

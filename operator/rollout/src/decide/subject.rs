@@ -83,15 +83,16 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The revision that serves, where the Deployment alone tells: its only running one, the
-/// current one when its rollout is complete, or the current one when nothing shall run.
+/// The revision that serves, where the Deployment alone tells: its only running one once a pod
+/// of it is ready, the current one when its rollout is complete, or when nothing shall run.
 fn serving(view: &DeploymentView) -> Option<Arm> {
     let arm = |revision: &str| Arm {
         revision: revision.to_owned(),
         pod_label_values: Vec::new(),
     };
-    if let [only] = view.running.as_slice() {
-        return Some(arm(&only.revision));
+    match view.running.as_slice() {
+        [only] if only.ready > 0 => Some(arm(&only.revision)),
+        _ if view.complete || view.replicas == 0 => Some(arm(&view.revision)),
+        _ => None,
     }
-    (view.complete || view.replicas == 0).then(|| arm(&view.revision))
 }

@@ -21,9 +21,12 @@ impl Turn<'_> {
             if candidate.arm.revision == subject.wanted.revision {
                 return;
             }
+            let carried = self.state.weight > 0;
             self.state.rejected.clear();
             self.give_up_candidate("git brought another revision");
-            if self.state.candidate.is_some() {
+            if carried || self.state.candidate.is_some() {
+                // What is seen is about the old one: the next is met in a turn of its own.
+                self.wake_at(self.now + 1);
                 return;
             }
         }

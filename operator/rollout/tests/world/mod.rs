@@ -48,6 +48,8 @@ pub struct World {
     pub least_serving: i32,
     pub shared_outage: bool,
     pub slow_pods: bool,
+    /// The native pods are not ready yet.
+    pub starting: bool,
     pub in_step: u64,
 }
 
@@ -87,6 +89,7 @@ impl World {
             least_serving: i32::MAX,
             shared_outage: false,
             slow_pods: false,
+            starting: false,
             in_step: 1000,
         };
         world.run(5);
@@ -108,7 +111,7 @@ impl World {
             revision: self.native.0.clone(),
             pod_hashes: vec![format!("native-{}", self.native.0)],
             pods: self.native.1,
-            ready: self.native.1,
+            ready: if self.starting { 0 } else { self.native.1 },
         });
         let adopted_running = current
             .filter(|o| o.owner == Owner::Deployment && o.ready > 0)
@@ -120,6 +123,7 @@ impl World {
             });
         let adopted = adopted_running.is_some();
         let complete = !self.paused
+            && !self.starting
             && if adopted {
                 self.native.1 == 0
             } else {
