@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  proxy ──ProxyReport──▶ Table (serving) ──outgoing──▶ Table (leader) ──Cursor──▶ strata ──▶ verdict
-//!                                                         └──standing──▶ applied, behind, away
+//!                                                         ├──standing──▶ applied, behind, away
+//!                                                         └──InboundCursor──▶ who came to a pod
 //! ```
 //!
 //! **Invariants**
@@ -14,10 +15,12 @@
 
 pub use generated::evidence::v1;
 pub use generated::relay::v1 as relay;
+pub use inbound::{Arrivals, Came, Claim, InboundCursor};
 pub use standing::{AWAY_AFTER_MS, Standing};
-pub use strata::{ArmDelta, Cursor, Stratum};
+pub use strata::{ArmDelta, Cursor, Growth, Stratum};
 pub use table::{FORGET_AFTER_MS, Identity, Refused, Table};
 
+mod inbound;
 mod life;
 mod standing;
 mod strata;

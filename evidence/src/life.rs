@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::inbound::Inbound;
+use crate::table::MAX_NAME_LEN;
 use crate::{Identity, relay, v1};
 
 /// Most records of one life; the newest fences stay.
@@ -12,6 +14,8 @@ const MAX_SERVICES: usize = 4096;
 const MAX_REJECTIONS: usize = 64;
 /// Most replicas whose word on one proxy is kept; the least recent contact goes first.
 const MAX_SEATS: usize = 16;
+/// Most pods of one record.
+const MAX_PODS: usize = 32;
 /// Duration buckets of `v1::ArmCounts`.
 const BUCKETS: usize = 12;
 /// `NAMESPACE/NAME`: two DNS names and a slash.
@@ -34,6 +38,8 @@ pub(crate) struct RecordKey {
 pub(crate) struct Kept {
     pub stable: v1::ArmCounts,
     pub candidate: v1::ArmCounts,
+    /// The candidate's by pod: (coined, failures).
+    pub pods: BTreeMap<String, (u64, u64)>,
     pub changed: u64,
 }
 
@@ -57,6 +63,9 @@ pub(crate) struct Life {
     pub records: BTreeMap<RecordKey, Kept>,
     /// The table's sequence when any record last grew.
     pub records_changed: u64,
+    /// Who sent requests to its pod, and the table's sequence when that last grew.
+    pub inbound: Inbound,
+    pub inbound_changed: u64,
     /// When the pod was told to be deleted, local ms; see [`Life::is_gone`].
     pub gone_ms: Option<i64>,
 }
@@ -94,7 +103,14 @@ impl Life {
             .iter()
             .map(|record| self.merge_record(record, stamp))
             .sum();
-        records + self.merge_seat(replica, entry, contact_ms)
+        let inbound = entry.inbound.as_ref().map_or(0, |told| {
+            let (grew, dropped) = self.inbound.merge(told);
+            if grew {
+                self.inbound_changed = stamp;
+            }
+            dropped
+        });
+        records + inbound + self.merge_seat(replica, entry, contact_ms)
     }
 
     fn merge_seat(&mut self, replica: &str, entry: &relay::ProxyEntry, contact_ms: i64) -> u64 {
@@ -140,6 +156,17 @@ impl Life {
             let Some(told) = told else { continue };
             grew |= raise(held, told);
             dropped += u64::from(told.duration_buckets.len() > BUCKETS);
+        }
+        for told in &record.pods {
+            let is_new = !kept.pods.contains_key(&told.pod);
+            if told.pod.len() > MAX_NAME_LEN || (is_new && kept.pods.len() >= MAX_PODS) {
+                dropped += 1;
+                continue;
+            }
+            let held = kept.pods.entry(told.pod.clone()).or_default();
+            let larger = (held.0.max(told.coined), held.1.max(told.failures));
+            grew |= larger != *held;
+            *held = larger;
         }
         if grew {
             kept.changed = stamp;
@@ -188,11 +215,24 @@ impl Life {
                     fence: key.fence,
                     stable: Some(kept.stable.clone()),
                     candidate: Some(kept.candidate.clone()),
+                    pods: kept.wire_pods(),
                 })
                 .collect(),
             rejections: seat.rejections.clone(),
             views: seat.views.iter().cloned().collect(),
+            inbound: (self.inbound_changed > since).then(|| self.inbound.to_wire()),
         }
+    }
+}
+
+impl Kept {
+    fn wire_pods(&self) -> Vec<v1::PodCounts> {
+        let pod = |(pod, &(coined, failures)): (&String, &(u64, u64))| v1::PodCounts {
+            pod: pod.clone(),
+            coined,
+            failures,
+        };
+        self.pods.iter().map(pod).collect()
     }
 }
 
@@ -267,6 +307,7 @@ fn raise(held: &mut v1::ArmCounts, told: &v1::ArmCounts) -> bool {
     up(&mut held.hung, told.hung);
     up(&mut held.client_errors, told.client_errors);
     up(&mut held.uncoined, told.uncoined);
+    up(&mut held.unreached, told.unreached);
     let told = &told.duration_buckets[..told.duration_buckets.len().min(BUCKETS)];
     if held.duration_buckets.len() < told.len() {
         held.duration_buckets.resize(told.len(), 0);

@@ -31,6 +31,20 @@ pub struct Stratum {
     pub candidate: ArmDelta,
 }
 
+/// What one proxy saw between two looks at its counters of one service and fence.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// The split's fence when the coin fell.
+    pub fence: i64,
+    /// The proxy's pod, `NAMESPACE/NAME`, by its token.
+    pub reporter: String,
+    /// Both arms.
+    pub stratum: Stratum,
+    /// Of the candidate's counts those of its pods, by name, as far as they are told apart. They
+    /// bear no 4xx answers.
+    pub pods: Vec<(String, ArmDelta)>,
+}
+
 /// How far one rollout's analysis has read one [`Table`]. It outlives what the table forgets,
 /// so that a proxy that comes back is not counted twice.
 #[derive(Debug, Default)]
@@ -38,13 +52,20 @@ pub struct Cursor {
     services: Vec<String>,
     revision: String,
     since: u64,
-    taken: BTreeMap<(i64, LifeKey, String), Stratum>,
+    taken: BTreeMap<(i64, LifeKey, String), Taken>,
     dropped: u64,
 }
 
+/// What was read of one record.
+#[derive(Debug, Default)]
+struct Taken {
+    stratum: Stratum,
+    pods: BTreeMap<String, (u64, u64)>,
+}
+
 impl Cursor {
-    /// What proxies counted of `revision` since the last call, as (fence, stratum), one for each
-    /// life, service and fence that grew. Records of `after_fence` and before are left out: their
+    /// What proxies counted of `revision` since the last call, one for each life, service and
+    /// fence that grew. Records of `after_fence` and before are left out: their
     /// evidence is closed.
     pub fn take(
         &mut self,
@@ -52,7 +73,7 @@ impl Cursor {
         services: &[String],
         revision: &str,
         after_fence: i64,
-    ) -> Vec<(i64, Stratum)> {
+    ) -> Vec<Growth> {
         if self.revision != revision {
             *self = Self {
                 revision: revision.to_owned(),
@@ -84,10 +105,15 @@ impl Cursor {
                 }
                 let total = Stratum::total(kept);
                 let taken = self.taken.entry(place).or_default();
-                let stratum = total.since(taken);
+                let stratum = total.since(&taken.stratum);
                 if stratum != Stratum::default() {
-                    *taken = total.max(taken);
-                    strata.push((key.fence, stratum));
+                    taken.stratum = total.max(&taken.stratum);
+                    strata.push(Growth {
+                        fence: key.fence,
+                        reporter: format!("{}/{}", life.identity.namespace, life.identity.pod),
+                        stratum,
+                        pods: taken.take_pods(kept),
+                    });
                 }
             }
         }
@@ -99,6 +125,25 @@ impl Cursor {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+}
+
+impl Taken {
+    fn take_pods(&mut self, kept: &Kept) -> Vec<(String, ArmDelta)> {
+        let mut grown = Vec::new();
+        for (pod, &(requests, failures)) in &kept.pods {
+            let before = self.pods.insert(pod.clone(), (requests, failures));
+            let before = before.unwrap_or_default();
+            let delta = ArmDelta {
+                requests: requests.saturating_sub(before.0),
+                failures: failures.saturating_sub(before.1),
+                client_errors: 0,
+            };
+            if delta != ArmDelta::default() {
+                grown.push((pod.clone(), delta));
+            }
+        }
+        grown
     }
 }
 

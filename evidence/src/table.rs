@@ -11,7 +11,7 @@ pub const FORGET_AFTER_MS: i64 = 600_000;
 const MAX_LIVES: usize = 50_000;
 /// Most lives of one pod: the process start is the proxy's own word.
 const MAX_LIVES_OF_A_POD: usize = 8;
-const MAX_NAME_LEN: usize = 253;
+pub(crate) const MAX_NAME_LEN: usize = 253;
 
 /// (pod uid, process start in ms since 1970).
 pub(crate) type LifeKey = (String, u64);
@@ -105,6 +105,7 @@ impl Table {
             records: report.records.clone(),
             rejections: report.rejections.clone(),
             views: views.to_vec(),
+            inbound: report.inbound.clone(),
         };
         let replica = self.replica.clone();
         self.merge(&replica, &entry, now_ms)
@@ -215,7 +216,7 @@ impl Table {
         })
     }
 
-    fn lives_of(&self, pod_uid: &str) -> impl Iterator<Item = (&LifeKey, &Life)> {
+    pub(crate) fn lives_of(&self, pod_uid: &str) -> impl Iterator<Item = (&LifeKey, &Life)> {
         self.lives
             .range((pod_uid.to_owned(), 0)..=(pod_uid.to_owned(), u64::MAX))
     }

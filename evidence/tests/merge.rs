@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use sluice_evidence::{ArmDelta, Cursor, Standing, Stratum, Table, relay, v1};
+use sluice_evidence::{ArmDelta, Cursor, Growth, Standing, Stratum, Table, relay, v1};
 
 const SERVICES: [&str; 2] = ["shop/cart", "shop/till"];
 
@@ -62,7 +62,21 @@ fn entries(steps: &[Step]) -> Vec<(String, relay::ProxyEntry)> {
                 fence: step.fence,
                 stable: Some(arm(stable, failures)),
                 candidate: Some(arm(candidate, candidate_failures)),
+                pods: vec![v1::PodCounts {
+                    pod: format!("v2-{}", step.pod % 2),
+                    coined: candidate + candidate_failures,
+                    failures: candidate_failures,
+                }],
             }],
+            inbound: Some(v1::Inbound {
+                generation: n as u64 / 16,
+                sources: vec![v1::Source {
+                    address: format!("10.0.0.{}", step.fence),
+                    requests: stable,
+                    probes: failures,
+                }],
+                others: candidate,
+            }),
             ..Default::default()
         };
         (format!("replica-{}", n % 2), entry)
@@ -78,14 +92,30 @@ fn merged(entries: &[(String, relay::ProxyEntry)]) -> Table {
     table
 }
 
-fn take(cursor: &mut Cursor, table: &Table) -> Vec<(i64, Stratum)> {
+fn take(cursor: &mut Cursor, table: &Table) -> Vec<Growth> {
     cursor.take(table, &SERVICES.map(str::to_owned), "rev", 0)
 }
 
-fn sum(strata: &[(i64, Stratum)]) -> Vec<(i64, Stratum)> {
-    let mut sums = std::collections::BTreeMap::<i64, Stratum>::new();
-    for (fence, stratum) in strata {
-        let total = sums.entry(*fence).or_default();
+/// Totals of both arms by fence, and (requests, failures) of each pod.
+type Sums = (
+    std::collections::BTreeMap<i64, Stratum>,
+    std::collections::BTreeMap<String, (u64, u64)>,
+);
+
+fn sum(growths: &[Growth]) -> Sums {
+    let mut sums = Sums::default();
+    for Growth {
+        fence,
+        stratum,
+        pods,
+        ..
+    } in growths
+    {
+        for (pod, delta) in pods {
+            let total = sums.1.entry(pod.clone()).or_default();
+            *total = (total.0 + delta.requests, total.1 + delta.failures);
+        }
+        let total = sums.0.entry(*fence).or_default();
         for (total, arm) in [
             (&mut total.stable, &stratum.stable),
             (&mut total.candidate, &stratum.candidate),
@@ -97,13 +127,19 @@ fn sum(strata: &[(i64, Stratum)]) -> Vec<(i64, Stratum)> {
             };
         }
     }
-    sums.into_iter().collect()
+    sums
 }
 
 /// All that a table says of the world.
-fn said(table: &Table) -> (Vec<(i64, Stratum)>, [Standing; 2]) {
+fn said(table: &Table) -> (Vec<Growth>, [Standing; 2], Vec<(u64, bool)>) {
     let standings = SERVICES.map(|service| table.standing(service, 2, 60_000));
-    (take(&mut Cursor::default(), table), standings)
+    let pods = (0..3).flat_map(|pod| (1..4).map(move |last| (pod, last)));
+    let inbound = pods.map(|(pod, last)| {
+        let address = [10, 0, 0, last].into();
+        table.came_from(&format!("uid-{pod}"), address, 60_000)
+    });
+    let inbound = inbound.collect();
+    (take(&mut Cursor::default(), table), standings, inbound)
 }
 
 proptest! {

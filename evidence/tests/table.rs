@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use sluice_evidence::{
-    AWAY_AFTER_MS, Cursor, FORGET_AFTER_MS, Identity, Refused, Standing, Table, relay, v1,
+    AWAY_AFTER_MS, Cursor, FORGET_AFTER_MS, Identity, InboundCursor, Refused, Standing, Table,
+    relay, v1,
 };
 
 const SERVICE: &str = "shop/cart";
@@ -40,6 +41,7 @@ fn record(fence: i64, coined: u64, server_errors: u64) -> v1::Record {
             server_errors,
             ..Default::default()
         }),
+        pods: Vec::new(),
     }
 }
 
@@ -48,7 +50,7 @@ fn candidate_requests(cursor: &mut Cursor, table: &Table, after_fence: i64) -> u
     cursor
         .take(table, &services, "rev", after_fence)
         .iter()
-        .map(|(_, stratum)| stratum.candidate.requests)
+        .map(|growth| growth.stratum.candidate.requests)
         .sum()
 }
 
@@ -350,7 +352,7 @@ fn counters_at_the_end_of_their_range_neither_wrap_nor_panic() {
     table.merge("a", &told, 0).unwrap();
     let services = [SERVICE.to_owned()];
     let strata = Cursor::default().take(&table, &services, "rev", 0);
-    assert_eq!(strata[0].1.candidate.failures, u64::MAX);
+    assert_eq!(strata[0].stratum.candidate.failures, u64::MAX);
 }
 
 #[test]
@@ -372,5 +374,138 @@ fn evidence_of_closed_fences_and_other_revisions_is_not_taken() {
     let both = [SERVICE.to_owned(), "shop/other".to_owned()];
     let strata = cursor.take(&table, &both, "rev", 6);
     assert_eq!(strata.len(), 1, "only the service that is new");
-    assert_eq!(strata[0].1.candidate.requests, 1_000);
+    assert_eq!(strata[0].stratum.candidate.requests, 1_000);
+}
+
+fn inbound(generation: u64, sources: &[(&str, u64)], others: u64) -> v1::Inbound {
+    let source = |&(address, requests): &(&str, u64)| v1::Source {
+        address: address.to_owned(),
+        requests,
+        probes: 0,
+    };
+    v1::Inbound {
+        generation,
+        sources: sources.iter().map(source).collect(),
+        others,
+    }
+}
+
+fn came(pod: &str, sequence: u64, inbound: v1::Inbound) -> relay::ProxyEntry {
+    relay::ProxyEntry {
+        inbound: Some(inbound),
+        ..entry(pod, sequence, None)
+    }
+}
+
+const CLIENT: &str = "10.0.0.1";
+
+#[test]
+fn who_came_to_a_pod_is_counted_once_however_often_it_is_told() {
+    let mut table = Table::new("leader", 0);
+    let mut cursor = InboundCursor::default();
+    let mut look = |table: &Table| {
+        let arrivals = cursor.take(table, ["uid-p"].into_iter());
+        let came = arrivals.from.get(&CLIENT.parse().unwrap()).copied();
+        (came.unwrap_or_default().requests, arrivals.others)
+    };
+    table
+        .merge("a", &came("p", 1, inbound(0, &[(CLIENT, 5)], 1)), 0)
+        .unwrap();
+    assert_eq!(
+        look(&table),
+        (0, 0),
+        "what came before the first look is not news"
+    );
+    table
+        .merge("a", &came("p", 2, inbound(0, &[(CLIENT, 9)], 4)), 0)
+        .unwrap();
+    table
+        .merge("b", &came("p", 1, inbound(0, &[(CLIENT, 7)], 2)), 0)
+        .unwrap();
+    assert_eq!(look(&table), (4, 3));
+    assert_eq!(look(&table), (0, 0));
+    // An address was forgotten by the proxy, and came back.
+    table
+        .merge("a", &came("p", 3, inbound(1, &[(CLIENT, 2)], 4)), 0)
+        .unwrap();
+    table
+        .merge("b", &came("p", 2, inbound(0, &[(CLIENT, 99)], 4)), 0)
+        .unwrap();
+    assert_eq!(look(&table), (2, 0));
+}
+
+#[test]
+fn what_came_from_an_address_cannot_be_told_of_a_silent_or_a_crowded_proxy() {
+    let mut table = Table::new("leader", 0);
+    let told = |table: &Table, now| table.came_from("uid-p", CLIENT.parse().unwrap(), now);
+    table
+        .merge("a", &came("p", 1, inbound(0, &[(CLIENT, 5)], 0)), 0)
+        .unwrap();
+    assert_eq!(told(&table, 5_000), (5, false));
+    assert_eq!(told(&table, 5_001), (5, true), "it was not heard of lately");
+    assert_eq!(
+        table.came_from("uid-q", CLIENT.parse().unwrap(), 0),
+        (0, true)
+    );
+    table
+        .merge("a", &came("p", 2, inbound(0, &[(CLIENT, 5)], 1)), 0)
+        .unwrap();
+    assert_eq!(
+        told(&table, 0),
+        (5, true),
+        "some addresses are not told apart"
+    );
+}
+
+#[test]
+fn claims_leave_out_what_reached_no_pod_and_other_revisions() {
+    let mut table = Table::new("leader", 0);
+    let mut told = entry("p", 1, None);
+    let mut record = record(7, 100, 0);
+    if let Some(candidate) = &mut record.candidate {
+        candidate.uncoined = 10;
+        candidate.unreached = 30;
+    }
+    told.records = vec![
+        v1::Record {
+            fence: 8,
+            ..record.clone()
+        },
+        v1::Record {
+            revision: "other".to_owned(),
+            ..record.clone()
+        },
+        v1::Record { fence: 6, ..record },
+    ];
+    table.merge("a", &told, 0).unwrap();
+    let claims = table.claims(&[SERVICE.to_owned()], "rev", 6);
+    assert_eq!(claims.len(), 1);
+    assert_eq!((claims[0].pod.as_str(), claims[0].requests), ("p", 80));
+}
+
+#[test]
+fn endless_addresses_and_pods_take_a_bounded_place() {
+    let mut table = Table::new("leader", 0);
+    let addresses: Vec<String> = (0..10_000)
+        .map(|n| format!("10.0.{}.{}", n / 250, n % 250))
+        .collect();
+    let sources: Vec<(&str, u64)> = addresses.iter().map(|a| (a.as_str(), 1)).collect();
+    let mut told = came("p", 1, inbound(0, &sources, 0));
+    let pod = |n| v1::PodCounts {
+        pod: format!("pod-{n}"),
+        coined: 1,
+        failures: 0,
+    };
+    told.records = vec![v1::Record {
+        pods: (0..10_000).map(pod).collect(),
+        ..record(1, 1, 0)
+    }];
+    assert_eq!(table.merge("a", &told, 0), Ok(9_744 + 9_968));
+    let entry = table.outgoing(0, 0);
+    assert!(
+        entry.is_empty(),
+        "another replica's proxy is not ours to tell of"
+    );
+    let nonsense = came("q", 1, inbound(0, &[("not an address", 1)], 0));
+    assert_eq!(table.merge("a", &nonsense, 0), Ok(1));
 }

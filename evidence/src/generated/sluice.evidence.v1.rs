@@ -20,6 +20,35 @@ pub struct ProxyReport {
     /// Resources that the proxy refused and has not since accepted.
     #[prost(message, repeated, tag = "5")]
     pub rejections: ::prost::alloc::vec::Vec<Rejection>,
+    /// Who sent requests to this pod; whole, when it changed, at most once a second.
+    #[prost(message, optional, tag = "6")]
+    pub inbound: ::core::option::Option<Inbound>,
+}
+/// Cumulative counters of what came in from others, by the address that it came from.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Inbound {
+    /// Grows when addresses are forgotten: what an older one said is void.
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    /// At most 256.
+    #[prost(message, repeated, tag = "2")]
+    pub sources: ::prost::alloc::vec::Vec<Source>,
+    /// Requests of all further addresses.
+    #[prost(uint64, tag = "3")]
+    pub others: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Source {
+    /// Without a port.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// Requests, and raw connections.
+    #[prost(uint64, tag = "2")]
+    pub requests: u64,
+    /// Those among them that say they are probes of the kubelet or scrapes of Prometheus, and raw
+    /// connections in which the client did not speak first.
+    #[prost(uint64, tag = "3")]
+    pub probes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AppliedSplit {
@@ -40,7 +69,7 @@ pub struct Rejection {
 }
 /// Counters of both arms, read at one instant. They belong to one life of the counters
 /// (pod uid, process start) and one key (service, revision, fence).
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Record {
     /// NAMESPACE/NAME of the Service.
     #[prost(string, tag = "1")]
@@ -55,6 +84,20 @@ pub struct Record {
     pub stable: ::core::option::Option<ArmCounts>,
     #[prost(message, optional, tag = "5")]
     pub candidate: ::core::option::Option<ArmCounts>,
+    /// The candidate's coined requests by the pod that the first attempt went to; at most 32.
+    #[prost(message, repeated, tag = "6")]
+    pub pods: ::prost::alloc::vec::Vec<PodCounts>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodCounts {
+    /// Name of the pod, which is in the namespace of the Service.
+    #[prost(string, tag = "1")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub coined: u64,
+    /// Failure events among them, all classes.
+    #[prost(uint64, tag = "3")]
+    pub failures: u64,
 }
 /// Counters of requests that ended (or crossed the hung line), booked to the arm of their
 /// first attempt at coin time.
@@ -86,6 +129,9 @@ pub struct ArmCounts {
     /// 10000 and above.
     #[prost(uint64, repeated, tag = "9")]
     pub duration_buckets: ::prost::alloc::vec::Vec<u64>,
+    /// Of the coined, those whose first attempt reached no pod: its proxy cannot confirm them.
+    #[prost(uint64, tag = "10")]
+    pub unreached: u64,
 }
 /// Sent at least every 3 s; a proxy that gets none for 60 s takes unpromoted arms off.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

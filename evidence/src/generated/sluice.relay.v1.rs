@@ -8,6 +8,9 @@ pub struct Table {
     pub replica: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
     pub proxies: ::prost::alloc::vec::Vec<ProxyEntry>,
+    /// All ejects that the replica holds, in every message.
+    #[prost(message, repeated, tag = "3")]
+    pub ejects: ::prost::alloc::vec::Vec<Eject>,
 }
 /// One life of one proxy process.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -44,12 +47,43 @@ pub struct ProxyEntry {
     /// Services (NAMESPACE/NAME) whose routes this proxy subscribes to, as the replica serves it.
     #[prost(string, repeated, tag = "13")]
     pub views: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who sent requests to its pod; absent when that has not changed.
+    #[prost(message, optional, tag = "14")]
+    pub inbound: ::core::option::Option<super::super::evidence::v1::Inbound>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// For every message, and at once when the ejects change.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Ack {
-    /// True while the receiver holds the Lease; a sender that sees false looks for the leader.
+    /// False once somebody else leads, or nobody; a sender that sees false looks for the leader. A
+    /// leader that cannot renew its Lease leads no more, but as long as it knows of no other its
+    /// senders stay with it.
     #[prost(bool, tag = "1")]
     pub leading: bool,
+    /// All ejects that the leader knows of.
+    #[prost(message, repeated, tag = "2")]
+    pub ejects: ::prost::alloc::vec::Vec<Eject>,
+}
+/// A candidate that gets no traffic until a split with a higher fence says otherwise. Of two of
+/// one MeshRollout the one with the higher fence holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Eject {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Name of the MeshRollout, which is its TrafficSplit's too.
+    #[prost(string, tag = "2")]
+    pub rollout: ::prost::alloc::string::String,
+    /// The condemned revision.
+    #[prost(string, tag = "3")]
+    pub revision: ::prost::alloc::string::String,
+    /// The highest fence of a split that it overrides.
+    #[prost(int64, tag = "4")]
+    pub fence: i64,
+    /// When it was told, in milliseconds since 1970.
+    #[prost(int64, tag = "5")]
+    pub since_ms: i64,
+    /// The verdict's sentence.
+    #[prost(string, tag = "6")]
+    pub why: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 #[cfg(feature = "grpc")]
@@ -64,7 +98,8 @@ pub mod relay_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// What each serving replica tells the leader: a table that can be merged in any order, any
-    /// number of times. Over mTLS between the operator's own certificates.
+    /// number of times; and what the leader tells them while the apiserver does not answer. Over
+    /// mTLS between the operator's own certificates.
     #[derive(Debug, Clone)]
     pub struct RelayClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -197,7 +232,8 @@ pub mod relay_server {
         ) -> std::result::Result<tonic::Response<Self::ShareStream>, tonic::Status>;
     }
     /// What each serving replica tells the leader: a table that can be merged in any order, any
-    /// number of times. Over mTLS between the operator's own certificates.
+    /// number of times; and what the leader tells them while the apiserver does not answer. Over
+    /// mTLS between the operator's own certificates.
     #[derive(Debug)]
     pub struct RelayServer<T> {
         inner: Arc<T>,
