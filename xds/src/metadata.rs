@@ -37,7 +37,7 @@ pub struct RouteFacts {
     pub service: String,
     /// The candidate revision; empty when there is none.
     pub revision: String,
-    /// The split's fence; 0 without a split.
+    /// The split's fence; 0 without a split, and while its candidate is ejected.
     pub fence: i64,
     /// Whether the candidate's weight ends when the proxy loses contact.
     pub leased: bool,

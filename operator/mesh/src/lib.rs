@@ -5,7 +5,7 @@
 //!  EndpointSlice┤ apply_*   ┌───────┐ resolve  ┌──────┐ compile  ┌──────────┐
 //!  Pod ─────────┼─────────▶ │ World │────────▶ │ Plan │────────▶ │ Resource │──▶ sessions
 //!  TrafficSplit ┘  │        └───────┘ by name  └──────┘ version  └──────────┘
-//!                  └─▶ names that may have changed
+//!                  └─▶ names that may have changed ◀── eject
 //! ```
 //!
 //! A change is applied and tells the names it may have touched; a resource is made when its name
@@ -18,6 +18,7 @@
 //! - While a Service exists, all clusters of its ports do, those of arms that no split names
 //!   too: nothing that a route in force still names goes away.
 //! - A pod is in at most one arm, and a pod that is being deleted is in none.
+//! - An eject only takes weight away, and only from its revision, up to its fence.
 //! - A broken field of one object costs that object its effect, nobody else theirs.
 //! - Nothing is compiled for a name that nobody asked for.
 
@@ -29,6 +30,6 @@ mod resolve;
 mod status;
 mod world;
 
-pub use facts::{ObjectKey, PortProtocol};
+pub use facts::{Eject, ObjectKey, PortProtocol};
 pub use status::{SplitConflict, Standing, Stats};
 pub use world::{Input, World};

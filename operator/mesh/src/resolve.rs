@@ -91,7 +91,7 @@ impl World {
             facts: RouteFacts {
                 service: service.key.to_string(),
                 revision: spec.map_or_else(String::new, |spec| spec.revision.clone()),
-                fence: spec.map_or(0, |spec| spec.fence),
+                fence: split.map_or(0, |split| split.fence()),
                 leased: spec.is_some_and(|spec| spec.leased),
                 hung_after_ms: spec.map_or(HUNG_AFTER_MS, |spec| spec.hung_after_ms),
             },

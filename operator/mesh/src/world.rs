@@ -15,7 +15,7 @@ use sluice_crds::TrafficSplit;
 use sluice_xds::{Kind, Resource, ResourceName, Resources};
 
 use crate::{
-    facts::{ObjectKey, PodFacts, ServiceFacts, SliceFacts, SplitAge, SplitFacts, Template},
+    facts::{Eject, ObjectKey, PodFacts, ServiceFacts, SliceFacts, SplitAge, SplitFacts, Template},
     intern::Interner,
 };
 
@@ -50,6 +50,8 @@ pub struct World {
     pub(crate) pods: HashMap<ObjectKey, PodFacts>,
     pub(crate) templates: Interner<Template>,
     pub(crate) splits: HashMap<ObjectKey, Arc<SplitFacts>>,
+    /// What the leader has told of splits, until their fences are higher.
+    ejects: BTreeMap<ObjectKey, Eject>,
     /// Service -> the splits that name it, the one that holds first.
     pub(crate) splits_of: HashMap<ObjectKey, BTreeMap<SplitAge, Arc<SplitFacts>>>,
     /// Compiled resources, of names that were asked for.
@@ -71,6 +73,7 @@ impl World {
             pods: HashMap::new(),
             templates: Interner::new(),
             splits: HashMap::new(),
+            ejects: BTreeMap::new(),
             splits_of: HashMap::new(),
             compiled: Mutex::default(),
             generation: 0,
@@ -109,6 +112,28 @@ impl World {
             Some(facts) => self.put_split(facts.key.clone(), Some(facts)),
             None => Vec::new(),
         }
+    }
+
+    /// Takes a candidate off traffic until its split has a higher fence, or is no more. Nothing
+    /// happens where there is no such split, where its fence is higher already, or where an
+    /// eject reaches as far.
+    pub fn eject(&mut self, split: &ObjectKey, eject: Eject) -> Vec<ResourceName> {
+        let Some(held) = self.splits.get(split) else {
+            return Vec::new();
+        };
+        let known = self.ejects.get(split).map(|eject| eject.fence);
+        if known >= Some(eject.fence) {
+            return Vec::new();
+        }
+        let facts = SplitFacts::clone(held);
+        self.ejects.insert(split.clone(), eject);
+        self.put_split(split.clone(), Some(facts))
+    }
+
+    /// The ejects that hold, by split.
+    #[must_use]
+    pub fn ejects(&self) -> &BTreeMap<ObjectKey, Eject> {
+        &self.ejects
     }
 
     /// Takes out an object that is no more.
@@ -213,6 +238,7 @@ impl World {
     }
 
     fn put_split(&mut self, key: ObjectKey, facts: Option<SplitFacts>) -> Vec<ResourceName> {
+        let facts = self.overridden(&key, facts);
         let old = self.splits.get(&key).cloned();
         if old.as_deref() == facts.as_ref() {
             return Vec::new();
@@ -261,6 +287,22 @@ impl World {
             }
         }
         self.touched(touched)
+    }
+
+    /// A split as its eject leaves it; an eject that is over goes.
+    fn overridden(&mut self, key: &ObjectKey, facts: Option<SplitFacts>) -> Option<SplitFacts> {
+        let Some(eject) = self.ejects.get(key) else {
+            return facts;
+        };
+        let reach = |facts: &SplitFacts| facts.spec.fence <= eject.fence;
+        if facts.as_ref().is_some_and(reach) {
+            return facts.map(|facts| SplitFacts {
+                ejected: facts.spec.revision == eject.revision,
+                ..facts
+            });
+        }
+        self.ejects.remove(key);
+        facts
     }
 
     fn endpoints_of(&self, service: &ObjectKey) -> Vec<ResourceName> {

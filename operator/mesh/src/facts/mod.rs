@@ -1,5 +1,6 @@
 //! What is kept of the cluster's objects.
 
+mod eject;
 mod pod;
 mod protocol;
 mod service;
@@ -10,6 +11,7 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+pub use eject::Eject;
 pub(crate) use pod::{PodFacts, Template};
 pub use protocol::PortProtocol;
 pub(crate) use service::{PortFacts, Readiness, ServiceFacts};

@@ -14,6 +14,8 @@ pub(crate) struct SplitFacts {
     pub key: ObjectKey,
     pub created: Option<Time>,
     pub spec: TrafficSplitSpec,
+    /// Whether an eject overrides it.
+    pub ejected: bool,
 }
 
 /// The order of splits: by creation, then name. One without a creation time is the youngest.
@@ -25,6 +27,7 @@ impl SplitFacts {
             key: ObjectKey::of(&split.metadata)?,
             created: split.metadata.creation_timestamp.clone(),
             spec: split.spec.clone(),
+            ejected: false,
         })
     }
 
@@ -38,8 +41,20 @@ impl SplitFacts {
         names.map(|name| ObjectKey::new(&self.key.namespace, name))
     }
 
-    /// The candidate's weight, in percent; stable has the rest of 100.
+    /// The fence that its routes carry: none while the candidate is ejected, so that nobody
+    /// counts as routing by the split, and nothing seen meanwhile as evidence under its fence.
+    pub(crate) fn fence(&self) -> i64 {
+        if self.ejected {
+            return 0;
+        }
+        self.spec.fence
+    }
+
+    /// The candidate's weight in force, in percent; stable has the rest of 100.
     pub(crate) fn candidate_weight(&self) -> u32 {
+        if self.ejected {
+            return 0;
+        }
         self.spec.candidate_weight().clamp(0, 100).unsigned_abs()
     }
 

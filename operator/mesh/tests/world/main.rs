@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod conflicts;
+mod ejects;
 mod endpoints;
 mod fixtures;
 mod look;
