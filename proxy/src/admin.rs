@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::{
-    config::{Listener, Route},
+    config::{Listener, Mode, Route},
     drain::Phase,
     shared::Shared,
 };
@@ -130,10 +130,12 @@ impl Admin {
 
     fn stats(&self) -> String {
         format!(
-            "open: {}\nphase: {:?}\nlease_lapsed: {}\nlisteners: {}\n",
+            "open: {}\nphase: {:?}\nlease_lapsed: {}\nsilence_seconds: {}\nlast_good: {}\nlisteners: {}\n",
             self.shared.drain.open_count(),
             self.shared.drain.phase(),
             self.shared.lease.lapsed(),
+            self.shared.lease.silence().as_secs(),
+            self.shared.last_good().unwrap_or_default(),
             self.shared.snapshot.load().listeners.len(),
         )
     }
@@ -154,6 +156,8 @@ impl Admin {
             "listeners": listeners,
             "absent": snapshot.absent,
             "applied": snapshot.applied,
+            "lastGood": self.shared.last_good(),
+            "silenceSeconds": self.shared.lease.silence().as_secs(),
             "leaseLapsed": self.shared.lease.lapsed(),
             "warming": status.warming,
             "refused": refused,
@@ -178,10 +182,10 @@ impl Admin {
 }
 
 fn listener_json(listener: &Listener) -> Value {
-    match listener {
-        Listener::Http(http) => json!({"http": route_json(http)}),
-        Listener::Tcp(tcp) => json!({"tcp": route_json(tcp)}),
-        Listener::Detect { http, tcp } => {
+    match &listener.mode {
+        Mode::Http(http) => json!({"http": route_json(http)}),
+        Mode::Tcp(tcp) => json!({"tcp": route_json(tcp)}),
+        Mode::Detect { http, tcp } => {
             json!({"http": route_json(http), "tcp": route_json(tcp)})
         }
     }

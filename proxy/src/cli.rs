@@ -54,6 +54,14 @@ pub struct Common {
         default_value = "/var/run/secrets/sluice-root/ca.crt"
     )]
     pub root_file: PathBuf,
+    /// Where what is in force is kept for a restart without the control plane: a file on a
+    /// volume of its own; empty: nowhere.
+    #[arg(
+        long,
+        env = "SLUICE_LAST_GOOD",
+        default_value = "/var/lib/sluice/last-good"
+    )]
+    pub last_good: PathBuf,
     /// Worker threads; by default 2, or 1 where there is one CPU.
     #[arg(long, env = "SLUICE_CONCURRENCY")]
     pub concurrency: Option<usize>,

@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
     thread,
@@ -14,7 +15,7 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use sluice_proxy::{
     admin::{Admin, Audience},
     config::Lookup,
-    control::{self, Target},
+    control::{Control, Settings, Target},
     init::{Redirect, rules},
     shared::Shared,
     worker::{self, Purpose, bind},
@@ -30,8 +31,11 @@ use crate::cli;
 
 /// Readiness does not wait longer for an answer of the control plane.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
-/// Time that the last evidence gets to leave.
-const LAST_REPORT: Duration = Duration::from_millis(700);
+/// The same with what was in force before already there: long enough to start with the newest
+/// where there is a control plane.
+const SHORT_CONTACT: Duration = Duration::from_secs(1);
+/// Time that the last evidence gets to leave, and the last-good file to be written.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
 /// Workers' stacks hold no buffers.
 const STACK: usize = 512 * 1024;
 
@@ -104,15 +108,11 @@ async fn run_async(process: Process) -> anyhow::Result<()> {
         let listen = admin.clone().listen(address, audience).await;
         listen.with_context(|| format!("cannot listen on {address}"))?;
     }
-    let mut failed = start_workers(&process, &shared)?;
-
     let (leaving, left) = watch::channel(false);
-    let target = Target {
-        url: common.control_plane.clone(),
-        token_file: common.token_file.clone(),
-        root_file: common.root_file.clone(),
-    };
-    let control = tokio::spawn(control::run(shared.clone(), target, node(&process), left));
+    let control = Control::new(shared.clone(), settings(&process), left);
+    let control = control.context("the control plane is talked to already")?;
+    let mut failed = start_workers(&process, &shared)?;
+    let control = tokio::spawn(control.run());
     let leased = shared.clone();
     tokio::spawn(async move { leased.lease.watch().await });
 
@@ -133,21 +133,27 @@ async fn run_async(process: Process) -> anyhow::Result<()> {
     let maximum = Duration::from_secs(common.drain_max);
     let open = shared.drain.run(process.drain_min, maximum).await;
     leaving.send_replace(true);
-    let _ = timeout(LAST_REPORT, control).await;
+    let _ = timeout(LAST_WORDS, control).await;
     tracing::info!(open, "left");
     Ok(())
 }
 
 /// Resolves when the control plane has answered, and what must be there is, or does not come. A
 /// sidecar can pass connections through without it; a gateway could only refuse requests, which
-/// another gateway may be able to answer.
+/// another gateway may be able to answer. From the last-good file either can serve.
 async fn known(shared: &Shared, routes: &[String]) {
-    if routes.is_empty() {
-        let _ = timeout(FIRST_CONTACT, shared.contacted()).await;
+    let snapshot = shared.snapshot.load();
+    let can_serve = routes
+        .iter()
+        .all(|route| !matches!(snapshot.lookup(route), Lookup::Unknown));
+    drop(snapshot);
+    if can_serve {
+        let patience = match shared.last_good() {
+            Some(_) => SHORT_CONTACT,
+            None => FIRST_CONTACT,
+        };
+        let _ = timeout(patience, shared.contacted()).await;
         return;
-    }
-    for route in routes {
-        shared.demand(route);
     }
     shared.contacted().await;
     let _ = timeout(FIRST_CONTACT, routed(shared, routes)).await;
@@ -190,6 +196,33 @@ fn start_workers(
             })?;
     }
     Ok(failed)
+}
+
+fn settings(process: &Process) -> Settings {
+    let common = &process.common;
+    Settings {
+        target: Target {
+            url: common.control_plane.clone(),
+            token_file: common.token_file.clone(),
+            root_file: common.root_file.clone(),
+        },
+        node: node(process),
+        always: process.routes.clone(),
+        last_good: last_good(&common.last_good),
+    }
+}
+
+/// The file, where there is a place for it.
+fn last_good(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent()?;
+    if !folder.is_dir() {
+        tracing::warn!(
+            "{} is not there: after a restart nothing is in force until the control plane answers; mount a volume, or say so with an empty --last-good",
+            folder.display()
+        );
+        return None;
+    }
+    Some(path.to_owned())
 }
 
 fn own(common: &cli::Common) -> EndpointFacts {

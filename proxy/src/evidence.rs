@@ -11,12 +11,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sluice_evidence::v1::{ArmCounts, Record};
+use sluice_evidence::v1::{ArmCounts, PodCounts, Record};
 use sluice_xds::names::Arm;
 use tokio::{sync::Notify, time::Instant};
 
 /// Upper edges of the duration buckets in milliseconds; one more bucket is for what is above.
 const EDGES_MS: [u128; 11] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000];
+
+/// Most pods of the candidate that are told apart under one key.
+const MAX_PODS: usize = 32;
 
 /// Refused connects to one endpoint within this time are one event.
 const CONNECT_EVENT: Duration = Duration::from_secs(1);
@@ -52,14 +55,18 @@ pub enum Failure {
 }
 
 /// How a request of the coin ended.
-#[derive(Debug, Clone, Copy)]
-pub struct End {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct End<'a> {
     /// What went wrong at the first attempt; an event of its own.
     pub failure: Option<Failure>,
     /// Whether the answer was a 4xx.
     pub client_error: bool,
     /// From the first byte of the request to the last of the answer; none without an answer.
     pub answered_in: Option<Duration>,
+    /// The first attempt was made to nobody: its pod refused the connection.
+    pub unreached: bool,
+    /// The pod of the first attempt.
+    pub pod: Option<&'a str>,
 }
 
 /// Counters of both arms under one key.
@@ -74,6 +81,8 @@ pub struct Counters {
 struct Arms {
     stable: ArmCounts,
     candidate: ArmCounts,
+    /// The candidate's by pod: (coined, failures).
+    pods: BTreeMap<String, (u64, u64)>,
 }
 
 impl Arms {
@@ -81,6 +90,20 @@ impl Arms {
         match arm {
             Arm::Stable => &mut self.stable,
             Arm::Candidate => &mut self.candidate,
+        }
+    }
+
+    /// Only of the candidate it is asked which pod failed.
+    fn count_pod(&mut self, pod: &str, failed: bool) {
+        if !self.pods.contains_key(pod) {
+            if self.pods.len() >= MAX_PODS {
+                return;
+            }
+            self.pods.insert(pod.to_owned(), (0, 0));
+        }
+        if let Some((coined, failures)) = self.pods.get_mut(pod) {
+            *coined += 1;
+            *failures += u64::from(failed);
         }
     }
 }
@@ -96,16 +119,21 @@ impl Counters {
             arms: Mutex::new(Arms {
                 stable: zero.clone(),
                 candidate: zero,
+                pods: BTreeMap::new(),
             }),
             alarm,
         }
     }
 
     /// A request that the coin placed in `arm` has ended, or is hung.
-    pub fn ended(&self, arm: Arm, end: End) {
+    pub fn ended(&self, arm: Arm, end: End<'_>) {
         let mut arms = self.arms.lock();
+        if let (Arm::Candidate, Some(pod)) = (arm, end.pod) {
+            arms.count_pod(pod, end.failure.is_some());
+        }
         let counts = arms.of(arm);
         counts.coined += 1;
+        counts.unreached += u64::from(end.unreached);
         counts.client_errors += u64::from(end.client_error);
         if let Some(duration) = end.answered_in {
             counts.duration_buckets[bucket(duration)] += 1;
@@ -147,6 +175,15 @@ impl Counters {
             fence: self.key.fence,
             stable: Some(arms.stable),
             candidate: Some(arms.candidate),
+            pods: arms
+                .pods
+                .into_iter()
+                .map(|(pod, (coined, failures))| PodCounts {
+                    pod,
+                    coined,
+                    failures,
+                })
+                .collect(),
         }
     }
 }
@@ -233,10 +270,12 @@ mod tests {
         }
     }
 
-    const OK: End = End {
+    const OK: End<'_> = End {
         failure: None,
         client_error: false,
         answered_in: Some(Duration::from_millis(7)),
+        unreached: false,
+        pod: None,
     };
 
     #[test]
@@ -272,6 +311,29 @@ mod tests {
             records[0].stable.as_ref().map(|c| c.duration_buckets[1]),
             Some(1)
         );
+    }
+
+    #[test]
+    fn the_candidates_pods_are_told_apart_up_to_a_bound_and_stables_are_not() {
+        let evidence = Evidence::default();
+        let counters = evidence.counters(&key());
+        let failure = Some(Failure::Server);
+        for n in 0..40 {
+            let pod = format!("v2-{n:02}");
+            let pod = Some(pod.as_str());
+            counters.ended(Arm::Candidate, End { pod, ..OK });
+            counters.ended(Arm::Candidate, End { pod, failure, ..OK });
+            counters.ended(Arm::Stable, End { pod, ..OK });
+        }
+        let record = counters.record();
+        assert_eq!(record.pods.len(), MAX_PODS);
+        assert!(
+            record
+                .pods
+                .iter()
+                .all(|pod| (pod.coined, pod.failures) == (2, 1))
+        );
+        assert_eq!(record.candidate.map(|counts| counts.coined), Some(80));
     }
 
     #[tokio::test(start_paused = true)]

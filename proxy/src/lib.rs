@@ -11,7 +11,8 @@
 //! **Invariants**
 //! - The hot path takes no lock that another worker may hold for longer than an addition, and
 //!   reads one immutable snapshot.
-//! - Whatever the control plane does or does not say, what is in force goes on serving.
+//! - Whatever the control plane does or does not say, what is in force goes on serving; over a
+//!   restart too, from the last-good file, and never with more weight on an unpromoted arm.
 //! - A request is sent again only when it was not processed, or when sending it twice does no
 //!   more than sending it once; a retry never changes what its first attempt was counted as.
 //! - Only requests that the coin placed are counted as coined; what the client breaks off is
@@ -31,11 +32,13 @@ pub mod http;
 pub mod inbound;
 pub mod init;
 pub mod io;
+pub mod last_good;
 pub mod lease;
 pub mod metrics;
 pub mod outbound;
 pub mod shared;
 pub mod sniff;
+pub mod sources;
 pub mod tcp;
 pub mod upstream;
 pub mod worker;

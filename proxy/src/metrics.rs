@@ -125,6 +125,8 @@ pub struct Metrics {
     durations: Family<RequestLabels, Histogram, Make>,
     /// Connections to what is no Service, or what nothing was known of.
     pub passthrough: Counter,
+    /// Connections to destinations of which nothing was known.
+    pub unknown: Counter,
     /// Raw connections that were opened to endpoints.
     pub tcp_opened: Counter,
     /// Those that have ended.
@@ -137,10 +139,16 @@ pub struct Metrics {
     pub reports: Counter,
     /// Resources that were refused.
     pub refused_resources: Counter,
+    /// Writes of the last-good file.
+    pub saves: Counter,
+    /// Writes of the last-good file that failed.
+    pub failed_saves: Counter,
     /// Destinations in force.
     pub listeners: Gauge,
     /// 1 while there is a stream to the control plane.
     pub connected: Gauge,
+    /// Unix time at which what is in force was written, while it comes from disk; else 0.
+    pub last_good: Gauge,
 }
 
 /// Counter and histogram of one set of labels.
@@ -210,6 +218,10 @@ impl Metrics {
                 "sluice_passthrough_connections",
                 "Connections to what is no Service, or what nothing was known of",
             ),
+            unknown: counter(
+                "sluice_unknown_destinations",
+                "Connections to what nothing was known of: a sidecar passes them through, a gateway refuses",
+            ),
             tcp_opened: counter("istio_tcp_connections_opened", "Raw connections opened"),
             tcp_closed: counter("istio_tcp_connections_closed", "Raw connections closed"),
             replays: counter("sluice_replays", "Requests that were sent again"),
@@ -219,8 +231,14 @@ impl Metrics {
                 "Reports sent to the control plane",
             ),
             refused_resources: counter("sluice_xds_refused", "Resources that were refused"),
+            saves: counter("sluice_last_good_writes", "Writes of the last-good file"),
+            failed_saves: counter(
+                "sluice_last_good_failures",
+                "Writes of the last-good file that failed",
+            ),
             listeners: Gauge::default(),
             connected: Gauge::default(),
+            last_good: Gauge::default(),
             registry: Registry::default(),
             own,
             made: AtomicUsize::new(0),
@@ -239,6 +257,11 @@ impl Metrics {
             "sluice_xds_connected",
             "1 while there is a stream",
             &metrics.connected,
+        );
+        gauge(
+            "sluice_last_good_timestamp_seconds",
+            "When what is in force was written, while it comes from disk; else 0",
+            &metrics.last_good,
         );
         Self {
             registry,

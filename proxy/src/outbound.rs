@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::{
-    config::{Listener, Lookup, Route},
+    config::{Listener, Lookup, Mode, Route},
     http::{Handler, serve},
     io::Prefixed,
     sniff::{Sniffed, sniff},
@@ -70,10 +70,11 @@ async fn accepted(
     listener: Arc<Listener>,
     peer: Option<SocketAddr>,
 ) {
-    let tcp = match &*listener {
-        Listener::Http(_) => return serve_http(worker, client, Vec::new(), name, peer).await,
-        Listener::Tcp(tcp) => return raw(&worker, client, &[], tcp).await,
-        Listener::Detect { tcp, .. } => tcp,
+    let _in_use = listener.usage.enter();
+    let tcp = match &listener.mode {
+        Mode::Http(_) => return serve_http(worker, client, Vec::new(), name, peer).await,
+        Mode::Tcp(tcp) => return raw(&worker, client, &[], tcp).await,
+        Mode::Detect { tcp, .. } => tcp,
     };
     let mut prefix = Vec::new();
     match sniff(&mut client, &mut prefix, dial(&worker, tcp)).await {

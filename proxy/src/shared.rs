@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -19,8 +19,10 @@ use crate::{
     config::{Lookup, Snapshot},
     drain::Drain,
     evidence::Evidence,
+    last_good,
     lease::Lease,
     metrics::Metrics,
+    sources::Sources,
 };
 
 /// How long a connection to an unknown destination waits for the control plane's word, and how
@@ -37,6 +39,8 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// What was seen.
     pub evidence: Evidence,
+    /// Who came to the application.
+    pub sources: Sources,
     /// Counters for people.
     pub metrics: Metrics,
     /// Whether leased weights hold.
@@ -80,19 +84,17 @@ impl Shared {
     #[must_use]
     pub fn new(own: EndpointFacts) -> Arc<Self> {
         let (demands, demanded) = mpsc::channel(DEMANDS);
-        let since_1970 = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         Arc::new(Self {
             snapshot: ArcSwap::default(),
             evidence: Evidence::default(),
+            sources: Sources::default(),
             metrics: Metrics::new(own.clone()),
             lease: Lease::default(),
             drain: Drain::default(),
             own,
             status: ArcSwap::default(),
             answered_by: OnceLock::new(),
-            started_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+            started_ms: last_good::now_ms(),
             contact: watch::Sender::new(Contact::Away(Instant::now())),
             published: watch::Sender::new(0),
             demands,
@@ -121,12 +123,28 @@ impl Shared {
     /// Notes whether the control plane answers.
     pub fn set_contact(&self, present: bool) {
         self.metrics.connected.set(i64::from(present));
+        if present {
+            // From here on it says what is different.
+            self.metrics.last_good.set(0);
+        }
         self.contact
             .send_modify(|contact| match (present, *contact) {
                 (true, _) => *contact = Contact::Present,
                 (false, Contact::Present) => *contact = Contact::Away(Instant::now()),
                 (false, Contact::Away(_)) => {}
             });
+    }
+
+    /// Notes that what is in force was read from disk, and when it was written.
+    pub fn set_last_good(&self, written_ms: u64) {
+        let seconds = i64::try_from(written_ms / 1000);
+        self.metrics.last_good.set(seconds.unwrap_or(i64::MAX));
+    }
+
+    /// While what is in force was read from disk: when that was written, in seconds since 1970.
+    #[must_use]
+    pub fn last_good(&self) -> Option<i64> {
+        Some(self.metrics.last_good.get()).filter(|written| *written != 0)
     }
 
     /// Resolves once the control plane has answered for the first time.
@@ -158,7 +176,11 @@ impl Shared {
             }
             Lookup::Unknown
         };
-        timeout(wait, answer).await.unwrap_or(Lookup::Unknown)
+        let found = timeout(wait, answer).await.unwrap_or(Lookup::Unknown);
+        if let Lookup::Unknown = found {
+            self.metrics.unknown.inc();
+        }
+        found
     }
 
     /// Asks for a destination without waiting. With too many waiting already it is asked for
@@ -206,5 +228,6 @@ mod tests {
         let start = Instant::now();
         assert!(matches!(shared.resolve(NAME).await, Lookup::Unknown));
         assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(shared.metrics.unknown.get(), 2);
     }
 }

@@ -45,6 +45,9 @@ struct Booking {
     counters: Arc<Counters>,
     arm: Arm,
     failure: Option<Failure>,
+    /// Where the first attempt went, and whether that was refused.
+    first: Option<Arc<Endpoint>>,
+    unreached: bool,
 }
 
 impl Server for Dialed {
@@ -75,6 +78,8 @@ pub async fn dial(worker: &Rc<Worker>, route: &Route) -> io::Result<Dialed> {
         counters: split.counters.clone(),
         arm,
         failure: None,
+        first: None,
+        unreached: false,
     });
     if !choice.coined
         && let Some(booking) = booking.take()
@@ -115,6 +120,9 @@ async fn dial_branch(
             break;
         };
         let address = endpoint.address;
+        if let Some(booking) = booking {
+            booking.first.get_or_insert_with(|| endpoint.clone());
+        }
         match connect(address, CONNECT_TIMEOUT).await {
             Ok(stream) => return Ok(stream),
             Err(error) => failed = error,
@@ -122,10 +130,9 @@ async fn dial_branch(
         tried.push(address);
         worker.upstreams.get(address).refused();
         worker.shared.metrics.connect_failures.inc();
-        if let Some(booking) = booking
-            && booking.failure.is_none()
-            && worker.shared.evidence.is_new_connect_failure(address)
-        {
+        let Some(booking) = booking else { continue };
+        booking.unreached = true;
+        if booking.failure.is_none() && worker.shared.evidence.is_new_connect_failure(address) {
             booking.failure = Some(Failure::Connect);
         }
     }
@@ -140,6 +147,8 @@ fn book(booking: Option<Booking>, then: Option<Failure>) {
             failure: booking.failure.or(then),
             client_error: false,
             answered_in: None,
+            unreached: booking.unreached,
+            pod: booking.first.as_ref().map(|endpoint| &*endpoint.facts.pod),
         },
     );
 }

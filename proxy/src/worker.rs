@@ -156,8 +156,8 @@ fn start(worker: &Rc<Worker>, client: TcpStream, peer: SocketAddr, purpose: &Pur
         match purpose {
             Purpose::Outbound => outbound::intercepted(worker, client).await,
             Purpose::Gateway(listener) => outbound::gateway(worker, client, peer, listener).await,
-            Purpose::Inbound => inbound::intercepted(worker, client).await,
-            Purpose::InboundTo(address) => inbound::accepted(worker, client, address).await,
+            Purpose::Inbound => inbound::intercepted(worker, client, peer).await,
+            Purpose::InboundTo(address) => inbound::accepted(worker, client, peer, address).await,
         }
     });
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use envoy_types::pb::google::protobuf::Any;
 use sluice_proxy::{
-    config::{Change, Listener, Lookup, Snapshot, Store},
+    config::{Change, Lookup, Mode, Snapshot, Store},
     evidence::Evidence,
 };
 use sluice_xds::Kind;
@@ -221,7 +221,7 @@ fn a_listener_of_unknown_protocol_has_both_routes() {
     let Lookup::Found(listener) = fixture.snapshot().lookup(LISTENER) else {
         panic!("not in force");
     };
-    assert!(matches!(&*listener, Listener::Detect { .. }));
+    assert!(matches!(listener.mode, Mode::Detect { .. }));
 }
 
 #[test]

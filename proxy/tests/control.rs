@@ -5,19 +5,21 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use envoy_types::pb::envoy::config::core::v3::Node;
 use sluice_evidence::v1::{AppliedSplit, ServerNote};
 use sluice_proxy::{
     config::Lookup,
-    control::{self, Reporter},
+    control::Reporter,
     evidence::{End, Failure, Key},
     shared::Shared,
 };
 use sluice_xds::{Kind, metadata::EndpointFacts, names::Arm};
-use support::{LISTENER, ROUTE, Split, plane::Plane, xds};
+use support::{
+    LISTENER, ROUTE, Split,
+    plane::{Plane, Talk},
+    xds,
+};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinHandle,
     time::Instant,
 };
 
@@ -31,23 +33,13 @@ fn at(weight: u32, fence: i64) -> Split {
 
 struct Connected {
     shared: Arc<Shared>,
-    leave: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    talk: Talk,
 }
 
 fn connect(plane: &Plane) -> Connected {
     let shared = Shared::new(EndpointFacts::default());
-    let (leave, leaving) = watch::channel(false);
-    let node = Node {
-        id: "sidecar~web.shop".to_owned(),
-        ..Node::default()
-    };
-    let task = tokio::spawn(control::run(shared.clone(), plane.target(), node, leaving));
-    Connected {
-        shared,
-        leave,
-        task,
-    }
+    let talk = plane.connect(&shared, None);
+    Connected { shared, talk }
 }
 
 fn weight(shared: &Shared) -> Option<u32> {
@@ -123,10 +115,10 @@ async fn the_last_evidence_is_sent_before_leaving() {
     plane.report(applies(1)).await;
     let counters = proxy.shared.evidence.counters(&key());
     counters.uncoined(Arm::Stable);
-    proxy.leave.send_replace(true);
+    let left = tokio::spawn(proxy.talk.leave());
     let last = plane.report(|report| !report.records.is_empty()).await;
     assert_eq!(last.records[0].stable.as_ref().unwrap().uncoined, 1);
-    proxy.task.await.unwrap();
+    left.await.unwrap();
 }
 
 #[tokio::test]
@@ -148,13 +140,15 @@ fn key() -> Key {
     }
 }
 
-const OK: End = End {
+const OK: End<'_> = End {
     failure: None,
     client_error: false,
     answered_in: None,
+    unreached: false,
+    pod: None,
 };
 
-const FAILED: End = End {
+const FAILED: End<'_> = End {
     failure: Some(Failure::Server),
     ..OK
 };

@@ -1,123 +1,16 @@
-//! The program itself: how it leaves, and what it shows to whom.
+//! The program itself: how it leaves, what it shows to whom, and what it starts with.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
-use std::{
-    cell::Cell,
-    net::{SocketAddr, TcpListener},
-    process::{Child, Command},
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use support::{
-    LISTENER, Split,
-    client::{Client, raw},
-    local,
-    plane::Plane,
-    server, until,
+    client::{Client, get},
+    gateway::{Gateway, show},
+    local, server, until,
 };
-use tokio::{net::TcpStream, task::spawn_local, time::timeout};
-
-/// A gateway in a process of its own.
-struct Gateway {
-    process: Child,
-    clients: SocketAddr,
-    status: SocketAddr,
-    admin: SocketAddr,
-    _plane: Plane,
-}
-
-fn free() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
-impl Gateway {
-    /// In front of these endpoints, and ready.
-    async fn start(stable: Vec<SocketAddr>) -> Self {
-        // A port that was free may be somebody's by the time that the process listens on it.
-        for _ in 0..5 {
-            if let Some(ready) = Self::spawn(stable.clone()).ready().await {
-                return ready;
-            }
-        }
-        panic!("the gateway ends at its start, five times");
-    }
-
-    fn spawn(stable: Vec<SocketAddr>) -> Self {
-        let plane = Plane::start();
-        let split = Split {
-            stable,
-            ..Split::default()
-        };
-        plane.set(split.resources());
-        let (clients, status, admin) = (free(), free(), free());
-        let target = plane.target();
-        let route = LISTENER.trim_start_matches("outbound/");
-        let process = Command::new(env!("CARGO_BIN_EXE_sluice-proxy"))
-            .args(["gateway", "--log", "warn", "--drain-min", "3"])
-            .args(["--control-plane", &target.url])
-            .args(["--route", &format!("{}={route}", clients.port())])
-            .args(["--status", &status.to_string()])
-            .args(["--admin", &admin.to_string()])
-            .arg("--token-file")
-            .arg(&target.token_file)
-            .arg("--root-file")
-            .arg(&target.root_file)
-            .spawn()
-            .unwrap();
-        Self {
-            process,
-            clients,
-            status,
-            admin,
-            _plane: plane,
-        }
-    }
-
-    /// None: the process has ended.
-    async fn ready(mut self) -> Option<Self> {
-        let start = Instant::now();
-        // A connect to a port that nobody has may meet itself, and then says nothing.
-        let patience = Duration::from_secs(5);
-        while !timeout(patience, self.is_ready()).await.unwrap_or(false) {
-            if self.process.try_wait().unwrap().is_some() {
-                return None;
-            }
-            assert!(start.elapsed() < Duration::from_secs(60), "never ready");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Some(self)
-    }
-
-    async fn is_ready(&self) -> bool {
-        TcpStream::connect(self.status).await.is_ok()
-            && show(self.status, "/healthz/ready").await == 200
-    }
-
-    fn terminate(&self) {
-        let id = self.process.id().to_string();
-        assert!(Command::new("kill").arg(id).status().unwrap().success());
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-async fn show(address: SocketAddr, path: &str) -> u16 {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-    let answer = raw(address, request.as_bytes()).await;
-    answer
-        .get(9..12)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or(0)
-}
+use tokio::task::spawn_local;
 
 #[tokio::test]
 async fn a_gateway_that_is_terminated_under_load_loses_no_request() {
@@ -144,7 +37,7 @@ async fn a_gateway_that_is_terminated_under_load_loses_no_request() {
             })
             .collect();
         until("there is load", || answers.get() > 200).await;
-        gateway.terminate();
+        gateway.signal("TERM");
         for client in clients {
             client.await.unwrap();
         }
@@ -170,6 +63,47 @@ async fn the_configuration_is_shown_on_the_local_address_and_nowhere_else() {
         for path in ["/metrics", "/stats/prometheus", "/healthz/ready"] {
             assert_eq!(show(gateway.status, path).await, 200, "{path}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_restarts_while_its_control_plane_is_away_becomes_ready_and_serves() {
+    local(async {
+        let server = server::named("v1").await;
+        let mut gateway = Gateway::start(vec![server.address]).await;
+        assert_eq!(get(gateway.clients).await.text(), "v1");
+        until("it is kept", || gateway.last_good().exists()).await;
+        gateway.plane.stop();
+        for signal in ["TERM", "KILL"] {
+            gateway.restart(signal).await;
+            assert_eq!(get(gateway.clients).await.text(), "v1", "after SIG{signal}");
+            assert!(gateway.metric("sluice_last_good_timestamp_seconds").await > 0.0);
+        }
+        gateway.plane.restart();
+        while gateway.metric("sluice_xds_connected").await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(gateway.metric("sluice_last_good_timestamp_seconds").await == 0.0);
+        assert_eq!(get(gateway.clients).await.text(), "v1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_last_good_file_is_named_and_not_used() {
+    local(async {
+        let server = server::named("v1").await;
+        let damaged = b"sluice-last-good 1 0123456789abcdef\n???";
+        let gateway = Gateway::start_with(vec![server.address], Some(damaged)).await;
+        assert_eq!(get(gateway.clients).await.text(), "v1");
+        let path = gateway.last_good();
+        let told = format!("{} does not match its checksum", path.display());
+        assert!(gateway.log().contains(&told), "{}", gateway.log());
+        until("a good one takes its place", || {
+            sluice_proxy::last_good::read(&path).is_ok()
+        })
+        .await;
     })
     .await;
 }

@@ -9,9 +9,11 @@
 mod parse;
 mod snapshot;
 mod store;
+mod usage;
 
 pub use parse::Refused;
 pub use snapshot::{
-    Branch, Cluster, Endpoint, Listener, Lookup, Route, ServiceName, Snapshot, Split,
+    Branch, Cluster, Endpoint, Listener, Lookup, Mode, Route, ServiceName, Snapshot, Split,
 };
 pub use store::{Change, Store};
+pub use usage::{InUse, Usage};

@@ -9,6 +9,7 @@ use std::{
 
 use sluice_xds::{metadata::EndpointFacts, names::Arm};
 
+use super::Usage;
 use crate::evidence::Counters;
 
 /// The configuration in force. Immutable: a change makes another one.
@@ -60,9 +61,18 @@ impl Snapshot {
     }
 }
 
+/// One destination.
+#[derive(Debug)]
+pub struct Listener {
+    /// How connections to it are served.
+    pub mode: Mode,
+    /// Whether there are any.
+    pub usage: Arc<Usage>,
+}
+
 /// How connections to one destination are served.
 #[derive(Debug)]
-pub enum Listener {
+pub enum Mode {
     /// Every connection is HTTP.
     Http(Arc<Route>),
     /// Every connection is bytes.
@@ -80,18 +90,18 @@ impl Listener {
     /// The route for requests; none where only bytes are passed.
     #[must_use]
     pub fn http(&self) -> Option<&Arc<Route>> {
-        match self {
-            Self::Http(http) | Self::Detect { http, .. } => Some(http),
-            Self::Tcp(_) => None,
+        match &self.mode {
+            Mode::Http(http) | Mode::Detect { http, .. } => Some(http),
+            Mode::Tcp(_) => None,
         }
     }
 
     /// The route for raw connections.
     #[must_use]
     pub fn tcp(&self) -> Option<&Arc<Route>> {
-        match self {
-            Self::Tcp(tcp) | Self::Detect { tcp, .. } => Some(tcp),
-            Self::Http(_) => None,
+        match &self.mode {
+            Mode::Tcp(tcp) | Mode::Detect { tcp, .. } => Some(tcp),
+            Mode::Http(_) => None,
         }
     }
 

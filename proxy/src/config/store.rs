@@ -13,11 +13,12 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
-use sluice_xds::{Kind, unpack};
+use sluice_xds::{Kind, ResourceName, unpack};
 
 use super::{
     parse::{self, ClusterSpec, ListenerSpec, Refused, RouteSpec},
-    snapshot::{Branch, Cluster, Endpoint, Listener, Route, Snapshot, Split},
+    snapshot::{Branch, Cluster, Endpoint, Listener, Mode, Route, Snapshot, Split},
+    usage::Usage,
 };
 use crate::evidence::{Counters, Key};
 
@@ -42,7 +43,14 @@ pub struct Store {
     routes: HashMap<String, Arc<RouteSpec>>,
     clusters: HashMap<String, ClusterSpec>,
     endpoints: HashMap<String, Arc<[Arc<Endpoint>]>>,
-    in_force: HashMap<String, Force>,
+    in_force: HashMap<String, Active>,
+}
+
+/// A listener in force.
+#[derive(Debug)]
+struct Active {
+    force: Force,
+    usage: Arc<Usage>,
 }
 
 /// What serves a listener.
@@ -130,14 +138,22 @@ impl Store {
             .retain(|name, _| self.listeners.contains_key(name));
         let mut changed = Vec::new();
         for (name, spec) in &self.listeners {
-            let former = self.in_force.get(name);
+            let former = self.in_force.get(name).map(|active| &active.force);
             if let Some(force) = self.force(spec, former)
                 && former != Some(&force)
             {
                 changed.push((name.clone(), force));
             }
         }
-        self.in_force.extend(changed);
+        for (name, force) in changed {
+            match self.in_force.get_mut(&name) {
+                Some(active) => active.force = force,
+                None => {
+                    let usage = Arc::default();
+                    self.in_force.insert(name, Active { force, usage });
+                }
+            }
+        }
 
         let routes = self.wanted(Kind::Route);
         self.routes.retain(|name, _| routes.contains(name));
@@ -204,16 +220,10 @@ impl Store {
     }
 
     fn cluster_names(&self) -> BTreeSet<String> {
-        let waiting = self.listeners.values().flat_map(|spec| {
-            let tcp = match spec {
-                ListenerSpec::Tcp(tcp) | ListenerSpec::Detect { tcp, .. } => Some(tcp),
-                ListenerSpec::Http(_) => None,
-            };
-            let http = route_name(spec).and_then(|name| self.routes.get(&name));
-            tcp.into_iter().chain(http)
-        });
-        waiting
-            .chain(self.in_force.values().flat_map(Force::routes))
+        let newest = self.listeners.values().flat_map(|spec| self.newest(spec));
+        let in_force = self.in_force.values();
+        newest
+            .chain(in_force.flat_map(|active| active.force.routes()))
             .flat_map(|route| &route.branches)
             .map(|branch| branch.cluster.clone())
             .collect()
@@ -229,8 +239,8 @@ impl Store {
             counters: &mut counters,
         };
         let mut listeners = HashMap::new();
-        for (name, force) in &self.in_force {
-            listeners.insert(name.clone(), Arc::new(builder.listener(force)));
+        for (name, active) in &self.in_force {
+            listeners.insert(name.clone(), Arc::new(builder.listener(active)));
         }
         Snapshot {
             listeners,
@@ -245,20 +255,72 @@ impl Store {
         let mut names: Vec<_> = self
             .listeners
             .iter()
-            .filter(|(name, spec)| {
-                let waiting = |route: &Arc<RouteSpec>| !self.is_complete(route);
-                let missing = |name: &String| self.routes.get(name).is_none_or(waiting);
-                !self.in_force.contains_key(*name)
-                    || match spec {
-                        ListenerSpec::Http(http) => missing(http),
-                        ListenerSpec::Tcp(tcp) => waiting(tcp),
-                        ListenerSpec::Detect { http, tcp } => missing(http) || waiting(tcp),
-                    }
-            })
+            .filter(|(name, spec)| !self.in_force.contains_key(*name) || self.waits(spec))
             .map(|(name, _)| name.clone())
             .collect();
         names.sort();
         names
+    }
+
+    /// Whether the newest version of a listener is not complete.
+    fn waits(&self, spec: &ListenerSpec) -> bool {
+        let has_route = route_name(spec).is_none_or(|name| self.routes.contains_key(&name));
+        !has_route || self.newest(spec).any(|route| !self.is_complete(route))
+    }
+
+    /// The newest version of the routes of a listener.
+    fn newest<'a>(&'a self, spec: &'a ListenerSpec) -> impl Iterator<Item = &'a Arc<RouteSpec>> {
+        let tcp = match spec {
+            ListenerSpec::Tcp(tcp) | ListenerSpec::Detect { tcp, .. } => Some(tcp),
+            ListenerSpec::Http(_) => None,
+        };
+        let http = route_name(spec).and_then(|name| self.routes.get(&name));
+        tcp.into_iter().chain(http)
+    }
+
+    /// Whether anything in force waits to be replaced by what came later.
+    #[must_use]
+    pub fn is_in_transit(&self) -> bool {
+        self.in_force.keys().any(|name| self.is_waiting(name))
+    }
+
+    /// Whether a listener waits to be replaced by what came later.
+    #[must_use]
+    pub fn is_waiting(&self, listener: &str) -> bool {
+        let spec = self.listeners.get(listener);
+        spec.is_some_and(|spec| self.waits(spec))
+    }
+
+    /// Listeners in force that have weight on an unpromoted arm.
+    #[must_use]
+    pub fn leased(&self) -> BTreeSet<String> {
+        let leased = |route: &Arc<RouteSpec>| route.split.as_ref().is_some_and(|s| s.leased);
+        let in_force = self.in_force.iter();
+        let leased = in_force.filter(|(_, active)| active.force.routes().any(leased));
+        leased.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether there was a connection to a listener since this was last asked.
+    pub fn take_used(&mut self, listener: &str) -> bool {
+        let active = self.in_force.get(listener);
+        active.is_some_and(|active| active.usage.take())
+    }
+
+    /// Everything that a listener in force needs, itself among it; nothing for any other.
+    #[must_use]
+    pub fn needs(&self, listener: &str) -> Vec<ResourceName> {
+        let spec = self.listeners.get(listener);
+        let Some(spec) = spec.filter(|_| self.in_force.contains_key(listener)) else {
+            return Vec::new();
+        };
+        let mut needs = vec![ResourceName::new(Kind::Listener, listener)];
+        needs.extend(route_name(spec).map(|name| ResourceName::new(Kind::Route, name)));
+        for branch in self.newest(spec).flat_map(|route| &route.branches) {
+            needs.push(ResourceName::new(Kind::Cluster, &branch.cluster));
+            let cluster = self.clusters.get(&branch.cluster);
+            needs.extend(cluster.map(|c| ResourceName::new(Kind::Endpoints, &c.endpoints)));
+        }
+        needs
     }
 }
 
@@ -278,14 +340,18 @@ struct Builder<'a, F> {
 }
 
 impl<'a, F: FnMut(&Key) -> Arc<Counters>> Builder<'a, F> {
-    fn listener(&mut self, force: &'a Force) -> Listener {
-        match force {
-            Force::Http(http) => Listener::Http(self.route(http)),
-            Force::Tcp(tcp) => Listener::Tcp(self.route(tcp)),
-            Force::Detect { http, tcp } => Listener::Detect {
+    fn listener(&mut self, active: &'a Active) -> Listener {
+        let mode = match &active.force {
+            Force::Http(http) => Mode::Http(self.route(http)),
+            Force::Tcp(tcp) => Mode::Tcp(self.route(tcp)),
+            Force::Detect { http, tcp } => Mode::Detect {
                 http: self.route(http),
                 tcp: self.route(tcp),
             },
+        };
+        Listener {
+            mode,
+            usage: active.usage.clone(),
         }
     }
 

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sluice_evidence::v1::{
-    AppliedSplit, ProxyReport, Record, Rejection, ServerNote, evidence_client::EvidenceClient,
+    AppliedSplit, Inbound, ProxyReport, Record, Rejection, ServerNote,
+    evidence_client::EvidenceClient,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -20,6 +21,8 @@ use crate::{evidence::Key, shared::Shared};
 const FAILURE_GAP: Duration = Duration::from_millis(50);
 /// A report goes out at least this often: it is the keep-alive.
 const KEEP_ALIVE: Duration = Duration::from_millis(2500);
+/// Who came to the application is told at most this often.
+const INBOUND: Duration = Duration::from_secs(1);
 /// How often records are sent as long as the server has not said.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// What the server may ask for.
@@ -81,6 +84,8 @@ pub struct Reporter {
     applied: Vec<AppliedSplit>,
     refused: Vec<Rejection>,
     interval: Duration,
+    inbound: Inbound,
+    inbound_told: Option<Instant>,
 }
 
 impl Reporter {
@@ -93,6 +98,8 @@ impl Reporter {
             applied: Vec::new(),
             refused: Vec::new(),
             interval: INTERVAL,
+            inbound: Inbound::default(),
+            inbound_told: None,
         }
     }
 
@@ -132,6 +139,7 @@ impl Reporter {
                 }
                 () = sleep_until(due) => false,
                 () = left(&mut leaving) => {
+                    self.inbound_told = None;
                     let _ = reports.send(self.report()).await;
                     drop(reports);
                     return sleep(GOODBYE).await;
@@ -140,7 +148,8 @@ impl Reporter {
             read = Instant::now();
             alarm = false;
             let report = self.report();
-            if !urgent && report.records.is_empty() && sent.elapsed() < KEEP_ALIVE {
+            let is_news = !report.records.is_empty() || report.inbound.is_some();
+            if !urgent && !is_news && sent.elapsed() < KEEP_ALIVE {
                 continue;
             }
             sent = read;
@@ -185,6 +194,23 @@ impl Reporter {
             applied: self.applied.clone(),
             records: self.shared.evidence.changed(&mut self.sent),
             rejections: self.refused.clone(),
+            inbound: self.inbound(),
         }
+    }
+
+    fn inbound(&mut self) -> Option<Inbound> {
+        if self
+            .inbound_told
+            .is_some_and(|told| told.elapsed() < INBOUND)
+        {
+            return None;
+        }
+        let now = self.shared.sources.report();
+        if now == self.inbound {
+            return None;
+        }
+        self.inbound_told = Some(Instant::now());
+        self.inbound.clone_from(&now);
+        Some(now)
     }
 }

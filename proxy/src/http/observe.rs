@@ -61,6 +61,8 @@ pub struct Tracker {
     hung: Option<Pin<Box<Sleep>>>,
     /// What the first failed attempt was; inside: whether it is an event of its own.
     failed: Option<(Failure, bool)>,
+    /// Where the first attempt of a request of the coin went.
+    first: Option<Arc<Endpoint>>,
     destination: Option<Destination>,
     is_grpc: bool,
     code: u16,
@@ -85,6 +87,7 @@ impl Tracker {
             booking,
             hung: hung.map(|after| Box::pin(sleep(after))),
             failed: None,
+            first: None,
             destination: None,
             is_grpc: false,
             code: 0,
@@ -122,6 +125,9 @@ impl Tracker {
 
     /// Who answers.
     pub fn set_destination(&mut self, destination: Destination) {
+        if self.first.is_none() && self.booking.is_some() {
+            self.first.clone_from(&destination.endpoint);
+        }
         self.destination = Some(destination);
     }
 
@@ -202,6 +208,8 @@ impl Tracker {
                 // After a failure the answer is another attempt's.
                 client_error: self.failed.is_none() && (400..500).contains(&self.code),
                 answered_in,
+                unreached: matches!(self.failed, Some((Failure::Connect, _))),
+                pod: self.first.as_ref().map(|endpoint| &*endpoint.facts.pod),
             },
         );
     }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{inbound::inbound, outbound::outbound, response::ResponseBody};
-use crate::{drain::Phase, io::Prefixed, upstream::LocalExec, worker::Worker};
+use crate::{drain::Phase, io::Prefixed, sources::Source, upstream::LocalExec, worker::Worker};
 
 /// Longest head of a request.
 const MAX_HEAD: usize = 64 * 1024;
@@ -42,7 +42,12 @@ pub enum Handler {
         forwarded_for: Option<SocketAddr>,
     },
     /// To the application of this pod.
-    Inbound(SocketAddr),
+    Inbound {
+        /// Where that listens.
+        address: SocketAddr,
+        /// The counters of the connection's other end.
+        source: Arc<Source>,
+    },
 }
 
 /// The server side of hyper, as this proxy wants it.
@@ -154,7 +159,10 @@ async fn respond(
             listener,
             forwarded_for,
         } => outbound(worker, listener, *forwarded_for, request).await,
-        Handler::Inbound(address) => inbound(worker, *address, request).await,
+        Handler::Inbound { address, source } => {
+            source.request(request.headers());
+            inbound(worker, *address, request).await
+        }
     };
     let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
     if !http2 && !switched && drain.drain.phase() > Phase::Serving {

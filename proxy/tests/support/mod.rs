@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 pub mod client;
+pub mod gateway;
 pub mod plane;
 pub mod server;
 pub mod xds;

@@ -5,10 +5,14 @@ use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use envoy_types::pb::{
+    envoy::config::core::v3::Node,
     envoy::service::discovery::v3::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
         aggregated_discovery_service_server::{
@@ -22,13 +26,18 @@ use sluice_evidence::v1::{
     ProxyReport, ServerNote,
     evidence_server::{Evidence, EvidenceServer},
 };
-use sluice_proxy::{control::Target, worker::bind};
+use sluice_proxy::{
+    control::{Control, Settings, Target},
+    shared::Shared,
+    worker::bind,
+};
 use sluice_xds::{Kind, Limits, Resource, Resources, ServerSession};
 use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
     sync::{mpsc, watch},
+    task::JoinHandle,
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{
@@ -51,6 +60,26 @@ impl Resources for Table {
     }
 }
 
+/// A proxy's end of the talk.
+pub struct Talk {
+    leave: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Talk {
+    /// As on SIGTERM.
+    pub async fn leave(self) {
+        self.leave.send_replace(true);
+        self.task.await.unwrap();
+    }
+
+    /// As on SIGKILL.
+    pub async fn die(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
 /// What is served, whoever serves it.
 pub struct Plane {
     table: watch::Sender<Table>,
@@ -58,6 +87,8 @@ pub struct Plane {
     received: mpsc::Receiver<ProxyReport>,
     rejections: mpsc::UnboundedSender<String>,
     rejected: mpsc::UnboundedReceiver<String>,
+    sent: Arc<AtomicUsize>,
+    muted: watch::Sender<bool>,
     files: TempDir,
     identity: Identity,
     address: std::net::SocketAddr,
@@ -81,6 +112,8 @@ impl Plane {
             received,
             rejections,
             rejected,
+            sent: Arc::default(),
+            muted: watch::Sender::new(false),
             files,
             identity,
             address: listener.local_addr().unwrap(),
@@ -95,6 +128,8 @@ impl Plane {
             table: self.table.clone(),
             reports: self.reports.clone(),
             rejections: self.rejections.clone(),
+            sent: self.sent.clone(),
+            muted: self.muted.clone(),
         };
         let tls = ServerTlsConfig::new().identity(self.identity.clone());
         let server = Server::builder()
@@ -147,6 +182,16 @@ impl Plane {
         });
     }
 
+    /// From now on it answers nothing about resources, or does again; evidence it always takes.
+    pub fn mute(&self, muted: bool) {
+        self.muted.send_replace(muted);
+    }
+
+    /// Nothing is there.
+    pub fn clear(&self) {
+        self.table.send_replace(Table::default());
+    }
+
     /// The first report from now on that `wanted` likes.
     pub async fn report(&mut self, wanted: impl Fn(&ProxyReport) -> bool) -> ProxyReport {
         loop {
@@ -154,6 +199,30 @@ impl Plane {
             if wanted(&report) {
                 return report;
             }
+        }
+    }
+
+    /// How many resources were sent, ever.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Makes a proxy talk with it.
+    pub fn connect(&self, shared: &Arc<Shared>, last_good: Option<PathBuf>) -> Talk {
+        let (leave, leaving) = watch::channel(false);
+        let settings = Settings {
+            target: self.target(),
+            node: Node {
+                id: "sidecar~web.shop".to_owned(),
+                ..Node::default()
+            },
+            always: Vec::new(),
+            last_good,
+        };
+        let control = Control::new(shared.clone(), settings, leaving).unwrap();
+        Talk {
+            leave,
+            task: tokio::spawn(control.run()),
         }
     }
 
@@ -168,6 +237,8 @@ struct Service {
     table: watch::Sender<Table>,
     reports: mpsc::Sender<ProxyReport>,
     rejections: mpsc::UnboundedSender<String>,
+    sent: Arc<AtomicUsize>,
+    muted: watch::Sender<bool>,
 }
 
 fn check<T>(service: &Service, request: &Request<T>) -> Result<(), Status> {
@@ -197,9 +268,14 @@ async fn talk(
             }
             _ = changes.changed() => {}
         }
+        let unmuted = |muted: &bool| !muted;
+        let _ = service.muted.subscribe().wait_for(unmuted).await;
         session.changed_all();
         let table = changes.borrow_and_update().clone();
         while let Some(response) = session.poll(&table) {
+            service
+                .sent
+                .fetch_add(response.resources.len(), Ordering::Relaxed);
             if responses.send(Ok(response)).await.is_err() {
                 return;
             }

@@ -48,7 +48,10 @@ use envoy_types::pb::{
     },
     google::protobuf::{Any, UInt32Value},
 };
-use sluice_xds::{metadata::RouteFacts, pack};
+use sluice_xds::{
+    metadata::{EndpointFacts, RouteFacts},
+    pack,
+};
 
 fn chain(config: Any) -> FilterChain {
     let filter = Filter {
@@ -177,6 +180,10 @@ pub fn cluster(name: &str, http2: bool) -> Any {
 
 pub fn endpoints(name: &str, addresses: &[SocketAddr]) -> Any {
     let endpoint = |address: &SocketAddr| {
+        let facts = EndpointFacts {
+            pod: address.to_string(),
+            ..EndpointFacts::default()
+        };
         let socket = SocketAddress {
             address: address.ip().to_string(),
             port_specifier: Some(PortSpecifier::PortValue(address.port().into())),
@@ -190,6 +197,7 @@ pub fn endpoints(name: &str, addresses: &[SocketAddr]) -> Any {
                 address: Some(address),
                 ..Endpoint::default()
             })),
+            metadata: Some(facts.to_metadata()),
             ..LbEndpoint::default()
         }
     };
