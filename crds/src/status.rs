@@ -43,7 +43,8 @@ pub struct MeshRolloutStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub history: Vec<HistoryEntry>,
-    /// Ready, Reconciling, Stalled.
+    /// Ready, Reconciling, Stalled; Bypassed: requests come to the pods from outside the mesh, and
+    /// are neither split nor judged; Doubted: a proxy claims more than the candidate's pods saw.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

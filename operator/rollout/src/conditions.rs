@@ -3,14 +3,16 @@
 
 use crate::Millis;
 use crate::decide::MISSING_PATIENCE_MS;
-use crate::observation::{Observation, Workload};
+use crate::desired::ScaleDown;
+use crate::observation::{Observation, UnheldAutoscaler, Workload};
 use crate::policy::{Policy, PolicyError};
+use crate::project::scale_down;
 use crate::state::{PauseReason, Phase, State};
 
 /// One condition, without its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// Ready, Reconciling or Stalled.
+    /// Ready, Reconciling, Stalled or AutoscalerNotHeld.
     pub kind: &'static str,
     /// True, False or Unknown.
     pub status: &'static str,
@@ -28,7 +30,7 @@ pub fn conditions(
     seen: &Observation,
     now: Millis,
 ) -> Vec<Condition> {
-    match verdict(policy, state, seen, now) {
+    let mut all = match verdict(policy, state, seen, now) {
         Standing::Ready(message) => vec![condition("Ready", "True", "Stable", message)],
         Standing::Moving(reason, message) => vec![
             condition("Ready", "Unknown", reason, message.clone()),
@@ -38,7 +40,28 @@ pub fn conditions(
             condition("Ready", "False", reason, message.clone()),
             condition("Stalled", "True", reason, message),
         ],
-    }
+    };
+    all.extend(unheld(state, seen));
+    all.extend(doubted(seen));
+    all
+}
+
+/// Somebody says what cannot be.
+fn doubted(seen: &Observation) -> Option<Condition> {
+    let doubts = &seen.evidence.doubted;
+    (!doubts.is_empty()).then(|| condition("Doubted", "True", "Overclaims", doubts.join("; ")))
+}
+
+/// The rollout goes on, with less safety than it could have.
+fn unheld(state: &State, seen: &Observation) -> Option<Condition> {
+    let UnheldAutoscaler { name, manager } = seen.unheld.as_ref()?;
+    let message = format!(
+        "{manager} sets behavior.scaleDown.selectPolicy of HorizontalPodAutoscaler {name}, so it is left as it is: \
+         it may take stable pods away while the candidate serves their share, which a rollback and the \
+         promotion then lack. Leave that line out and Sluice holds it while a rollout runs, or say Disabled"
+    );
+    (scale_down(state) == ScaleDown::Hold)
+        .then(|| condition("AutoscalerNotHeld", "True", "SetElsewhere", message))
 }
 
 /// The step for people: `2/5`, or nothing.
@@ -88,7 +111,7 @@ fn verdict(
         .map_or("", |c| c.arm.revision.as_str());
     let moving = |reason, message| Standing::Moving(reason, message);
     match &state.phase {
-        Phase::Idle => idle(state),
+        Phase::Idle => idle(state, seen),
         Phase::Preparing => moving("Preparing", preparing(state, revision)),
         Phase::Shifting { .. } => moving(
             "Shifting",
@@ -111,30 +134,49 @@ fn verdict(
         ),
         Phase::Paused { why, .. } => paused(why, revision, state),
         Phase::Promoting { .. } => moving("Promoting", format!("{revision} becomes stable")),
+        // Its end is certain, so nobody waits for the last proxy to hear of it.
+        Phase::RollingBack { .. } if is_rejected(state, seen) => {
+            Standing::Stuck("RollingBack", rejection(state))
+        }
         Phase::RollingBack { .. } => moving("RollingBack", state.verdict.clone()),
-        Phase::Rejected { .. } => Standing::Stuck(
-            "RolledBack",
-            state.rejected.first().map_or_else(
-                || "the revision is rejected".to_owned(),
-                |r| {
-                    format!(
-                        "revision {} is rejected: {}. Commit a fix, revert, or set spec.retry",
-                        r.revision, r.why
-                    )
-                },
-            ),
-        ),
+        Phase::Rejected { .. } => Standing::Stuck("RolledBack", rejection(state)),
     }
 }
 
-fn idle(state: &State) -> Standing {
-    match &state.stable {
-        Some(stable) => Standing::Ready(format!("revision {} serves", stable.revision)),
-        None => Standing::Moving(
+/// Whether the verdict is against the very revision that git wants.
+fn is_rejected(state: &State, seen: &Observation) -> bool {
+    let wanted = match &seen.workload {
+        Workload::Missing => return false,
+        Workload::Deployment(view) => &view.revision,
+        Workload::Subsets(view) => &view.candidate_revision,
+    };
+    state.rejected.iter().any(|r| r.revision == *wanted)
+}
+
+fn rejection(state: &State) -> String {
+    let Some(rejection) = state.rejected.first() else {
+        return "the revision is rejected".to_owned();
+    };
+    format!(
+        "revision {} is rejected: {}. Commit a fix, revert, or set spec.retry",
+        rejection.revision, rejection.why
+    )
+}
+
+fn idle(state: &State, seen: &Observation) -> Standing {
+    let Some(stable) = &state.stable else {
+        return Standing::Moving(
             "FirstDeployment",
             "the workload's first revision is not complete yet".to_owned(),
-        ),
+        );
+    };
+    // Between the end of one candidate and the beginning of the next.
+    if let Workload::Deployment(view) = &seen.workload
+        && view.revision != stable.revision
+    {
+        return Standing::Moving("Preparing", format!("{} is tried next", view.revision));
     }
+    Standing::Ready(format!("revision {} serves", stable.revision))
 }
 
 fn preparing(state: &State, revision: &str) -> String {
@@ -154,6 +196,7 @@ fn paused(why: &PauseReason, revision: &str, state: &State) -> Standing {
             "Paused",
             format!("{at}: paused by command, waits for `resume`"),
         ),
+        PauseReason::Contested { .. } => Standing::Moving("Contested", state.verdict.clone()),
         PauseReason::SharedOutage => Standing::Moving("SharedOutage", state.verdict.clone()),
         PauseReason::Condemned => Standing::Stuck(
             "Condemned",

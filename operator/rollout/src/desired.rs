@@ -1,5 +1,7 @@
 //! What the shim has to bring about.
 
+use crate::Millis;
+
 /// The objects that a state asks for. The shim compares them with what is there, writes the
 /// differences in the order of the fields, and looks again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -10,6 +12,26 @@ pub struct Desired {
     pub hold: Hold,
     /// Our ReplicaSet; none: none of ours may remain (an adopted one is not ours any more).
     pub candidate: Option<DesiredCandidate>,
+    /// Whether autoscalers of the Deployment may take pods away.
+    pub scale_down: ScaleDown,
+}
+
+/// `behavior.scaleDown` of the Deployment's HorizontalPodAutoscalers. They go by the load of
+/// stable pods, which falls as the candidate takes its share, and would take away what a rollback
+/// needs at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ScaleDown {
+    /// As it is.
+    #[default]
+    Leave,
+    /// Must be disabled.
+    Hold,
+    /// Nothing is tried any more. To be given back as soon as the autoscaler has forgotten what
+    /// it saw of the rollout.
+    Free {
+        /// When the last rollout ended.
+        since: Millis,
+    },
 }
 
 /// The TrafficSplit's spec.

@@ -47,11 +47,12 @@ fn fence_tells_of_every_change(before: &State, after: &State) -> Result<(), Stri
         (
             state.weight,
             state.candidate.as_ref().map(|c| c.arm.clone()),
+            state.candidate.is_some() && !matches!(state.phase, Phase::Promoting { .. }),
             state.stable.is_some(),
         )
     };
     if arms(before) != arms(after) && after.fence == before.fence {
-        return Err("arms or weight changed under the same fence".to_owned());
+        return Err("arms, weight or lease changed under the same fence".to_owned());
     }
     Ok(())
 }

@@ -17,8 +17,20 @@ pub struct Observation {
     pub split: SplitView,
     /// What the proxies saw of the current candidate.
     pub evidence: EvidenceView,
+    /// A HorizontalPodAutoscaler of the workload that is not ours to hold.
+    pub unheld: Option<UnheldAutoscaler>,
     /// The command annotation, as written: `COMMAND@REVISION`.
     pub command: String,
+}
+
+/// A HorizontalPodAutoscaler whose `behavior.scaleDown.selectPolicy` somebody else sets, to
+/// something that lets it scale down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnheldAutoscaler {
+    /// Its name.
+    pub name: String,
+    /// The field manager that sets it.
+    pub manager: String,
 }
 
 /// The governed pods.
@@ -36,6 +48,10 @@ pub enum Workload {
 /// A native Deployment, its ReplicaSets and ours.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeploymentView {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`: of two looks at one Deployment the one with less is older.
+    pub generation: i64,
     /// Revision of its current template.
     pub revision: String,
     /// `spec.replicas`.
@@ -154,6 +170,11 @@ pub struct EvidenceView {
     pub breach: Option<String>,
     /// Both arms break the promise in the same seconds.
     pub shared_outage: Option<String>,
+    /// The evidence condemns the candidate, but one witness alone says so, whom others
+    /// contradict.
+    pub contested: Option<Contest>,
+    /// Witnesses who say what cannot be, and are not believed: one sentence each.
+    pub doubted: Vec<String>,
     /// The evidence suffices to pass a step.
     pub sufficient: bool,
     /// Candidate requests that a step needs, as far as can be told now.
@@ -162,6 +183,34 @@ pub struct EvidenceView {
     pub in_step: u64,
     /// Evidence up to now, to be kept when the fence changes.
     pub closed: ClosedEvidence,
+}
+
+/// Who may bear witness of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "name")]
+pub enum Witness {
+    /// The proxy of a pod, `NAMESPACE/NAME`, that sends requests to both arms.
+    Proxy(String),
+    /// A pod of the candidate, by name.
+    Pod(String),
+}
+
+impl std::fmt::Display for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Proxy(name) => write!(f, "the proxy of pod {name}"),
+            Self::Pod(name) => write!(f, "pod {name}"),
+        }
+    }
+}
+
+/// One witness against all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contest {
+    /// Who alone.
+    pub witness: Witness,
+    /// One sentence with its numbers.
+    pub why: String,
 }
 
 /// Coined requests of one arm.

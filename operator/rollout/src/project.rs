@@ -1,6 +1,6 @@
 //! `project`: which objects a state asks for.
 
-use crate::desired::{Desired, DesiredCandidate, DesiredSplit, Hold};
+use crate::desired::{Desired, DesiredCandidate, DesiredSplit, Hold, ScaleDown};
 use crate::observation::{DeploymentView, Observation, Workload};
 use crate::policy::{Policy, pods_for};
 use crate::state::{Candidate, PauseReason, Phase, PromotionStage, State};
@@ -23,6 +23,26 @@ pub fn project(policy: &Policy, state: &State, seen: &Observation) -> Desired {
         split,
         hold: hold(state, view),
         candidate: candidate(policy, state, view),
+        scale_down: scale_down(state),
+    }
+}
+
+/// Held from the candidate's first pods on, so that it is in force before any weight is.
+pub(crate) fn scale_down(state: &State) -> ScaleDown {
+    match &state.phase {
+        Phase::Paused {
+            why: PauseReason::Condemned,
+            since,
+            ..
+        } => ScaleDown::Free { since: *since },
+        Phase::Preparing
+        | Phase::Shifting { .. }
+        | Phase::Observing { .. }
+        | Phase::Paused { .. }
+        | Phase::Promoting { .. } => ScaleDown::Hold,
+        Phase::Idle | Phase::RollingBack { .. } | Phase::Rejected { .. } => ScaleDown::Free {
+            since: state.history.first().map_or(0, |ended| ended.at),
+        },
     }
 }
 
@@ -94,12 +114,13 @@ fn candidate(policy: &Policy, state: &State, view: &DeploymentView) -> Option<De
 
 fn replicas(policy: &Policy, state: &State, candidate: &Candidate, view: &DeploymentView) -> i32 {
     let there = view.candidate.as_ref().map_or(0, |c| c.replicas);
+    // Neither a step down nor fewer `replicas` make the share of the requests any smaller that is
+    // being served: its pods stay, unless all are to go.
+    let carries = state.weight > 0 && view.replicas > 0;
+    let serving = if carries { there } else { 0 };
     let for_step = |step: usize| {
-        // Pods that serve a share are not taken away in the middle of a step down.
-        pods_for(
-            policy.capacity_weight_at(step).max(state.weight),
-            view.replicas,
-        )
+        let weight = policy.capacity_weight_at(step).max(state.weight);
+        pods_for(weight, view.replicas).max(serving)
     };
     match &state.phase {
         Phase::Idle | Phase::RollingBack { .. } => there,

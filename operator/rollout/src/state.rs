@@ -28,10 +28,23 @@ pub struct State {
     pub command_seen: String,
     /// Since when the workload or a Service has been missing.
     pub missing_since: Option<Millis>,
+    /// Mode A: the Deployment as the last change of this state saw it. An older look at it, from
+    /// a watch that lags, decides nothing.
+    pub deployment_seen: Option<DeploymentSeen>,
     /// Ended rollouts, newest first, at most 10.
     pub history: Vec<Ended>,
     /// The last verdict, one sentence with its numbers.
     pub verdict: String,
+}
+
+/// Which look at a Deployment it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeploymentSeen {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
 }
 
 /// A named step of the machine.
@@ -119,6 +132,12 @@ pub enum PauseReason {
     Command,
     /// Both arms break the promise: ends when stable keeps it again.
     SharedOutage,
+    /// One witness alone speaks against it, and others contradict: ends when others confirm, or
+    /// by `resume`, which sets the witness aside.
+    Contested {
+        /// Who.
+        witness: crate::observation::Witness,
+    },
     /// Condemned with `onFailure.action: Pause`: `abort` or `retry`.
     Condemned,
 }
@@ -159,6 +178,11 @@ pub struct Candidate {
     pub condemned: bool,
     /// Above 50 % a breach first sets the weight to 50: set when that was done.
     pub stepped_down: bool,
+    /// The step at which it went back to 50 % and failed nothing there: when it fails above 50 %
+    /// once more, it is the load that it cannot bear.
+    pub stepped_up: Option<usize>,
+    /// Witnesses that a person has set aside, newest last, at most 10.
+    pub set_aside: Vec<crate::observation::Witness>,
     /// A person said `promote`: steps pass without evidence and holds, never without capacity.
     pub promote_now: bool,
     /// Evidence of fences that are over, so that a new leader goes on with it.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sluice_crds::{FailureAction, Pause, Step};
 use sluice_rollout::conditions::conditions;
 use sluice_rollout::desired::Hold;
-use sluice_rollout::observation::Workload;
+use sluice_rollout::observation::{Contest, Witness, Workload};
 use sluice_rollout::project::project;
 use sluice_rollout::state::{Outcome, PauseReason, Phase, PromotionStage, State};
 use world::{World, policy};
@@ -329,6 +329,126 @@ fn a_shared_outage_pauses_and_resumes_by_itself() {
     world.shared_outage = false;
     world.run(120);
     assert_eq!(world.stable(), "v2");
+}
+
+/// A rollout at its first step that one witness alone speaks against.
+fn contested() -> World {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2revision");
+    world.run(8);
+    world.contested = Some(Contest {
+        witness: Witness::Proxy("shop/forger".to_owned()),
+        why: "the proxy of pod shop/forger alone says so".to_owned(),
+    });
+    world.run(300);
+    world
+}
+
+fn is_contested(world: &World) -> bool {
+    let Phase::Paused { why, .. } = world.phase() else {
+        return false;
+    };
+    matches!(why, PauseReason::Contested { .. })
+}
+
+#[test]
+fn one_witness_alone_pauses_and_is_named_and_the_weight_stays() {
+    let world = contested();
+    assert!(is_contested(&world));
+    assert_eq!(world.state.weight, 10);
+    assert!(
+        world.state.verdict.contains("shop/forger"),
+        "{}",
+        world.state.verdict
+    );
+    assert!(world.events.contains(&"Contested".to_owned()));
+    assert_eq!(ready(&world), "Ready=Unknown Reconciling=True");
+    assert!(world.state.rejected.is_empty());
+}
+
+#[test]
+fn a_contested_revision_is_rolled_back_when_others_confirm() {
+    let mut world = contested();
+    world.contested = None;
+    world.bad.push("v2revision".to_owned());
+    world.run(15);
+    assert_eq!(world.state.weight, 0);
+    assert_eq!(world.state.rejected[0].revision, "v2revision");
+}
+
+#[test]
+fn a_contested_revision_goes_on_by_itself_when_the_contest_is_over() {
+    let mut world = contested();
+    world.contested = None;
+    world.run(120);
+    assert_eq!(world.stable(), "v2revision");
+}
+
+#[test]
+fn resume_promote_and_skip_set_aside_the_one_that_spoke_alone() {
+    for command in ["resume", "promote", "skip"] {
+        let mut world = contested();
+        world.command = format!("{command}@v2revision");
+        world.turn();
+        let candidate = world.state.candidate.as_ref().unwrap();
+        let forger = Witness::Proxy("shop/forger".to_owned());
+        assert_eq!(candidate.set_aside, [forger], "{command}");
+        // The analysis leaves it out from now on.
+        world.contested = None;
+        world.run(120);
+        assert_eq!(world.stable(), "v2revision", "{command}");
+    }
+}
+
+#[test]
+fn a_candidate_that_does_not_bear_the_load_goes_back_to_fifty_and_is_condemned_when_it_fails_again()
+{
+    let steps = |spec: &mut sluice_crds::MeshRolloutSpec| {
+        spec.strategy.steps = [50, 100]
+            .map(|weight| Step {
+                weight: Some(weight),
+                ..Step::default()
+            })
+            .to_vec();
+    };
+    let mut world = World::new(policy(steps));
+    world.bears = 60;
+    world.commit("v2");
+    world.run(200);
+    assert_eq!(world.weights, [0, 50, 100, 50, 100, 0]);
+    let why = &world.state.rejected[0].why;
+    assert!(why.contains("does not bear the load"), "{why}");
+    let told: Vec<_> = world
+        .events
+        .iter()
+        .filter(|e| e.starts_with("Stepped"))
+        .collect();
+    assert_eq!(told, ["SteppedDown", "SteppedUp"]);
+}
+
+#[test]
+fn a_breach_that_does_not_come_back_after_the_look_at_fifty_is_forgiven() {
+    let mut world = World::new(policy(|_| {}));
+    world.bears = 90;
+    world.commit("v2");
+    while world.weights.last() != Some(&100) {
+        world.run(1);
+    }
+    while !world.events.contains(&"SteppedDown".to_owned()) {
+        world.run(1);
+    }
+    let down = world.now;
+    world.bears = 100;
+    while !world.events.contains(&"SteppedUp".to_owned()) {
+        world.run(1);
+    }
+    assert!(
+        world.now - down >= 10_000,
+        "it was looked at for the whole hold"
+    );
+    world.run(200);
+    assert_eq!(world.weights, [0, 10, 25, 50, 75, 100, 50, 100, 0]);
+    assert_eq!(world.stable(), "v2", "{:?}", world.state);
 }
 
 #[test]

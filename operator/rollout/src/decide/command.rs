@@ -7,17 +7,13 @@ use crate::state::{PauseReason, Phase};
 
 /// Fewer digits than this do not tell revisions apart safely.
 const LEAST_DIGITS: usize = 6;
+/// Most witnesses that are set aside for one revision.
+const MAX_SET_ASIDE: usize = 10;
 
 impl Turn<'_> {
     /// Carries out what was asked, once.
     pub(super) fn obey(&mut self, subject: &Subject) {
-        if self.retry_asked() && self.may_retry() {
-            self.note(
-                "Retry",
-                "spec.retry has a new value: the revision is tried again".to_owned(),
-            );
-            self.retry(subject);
-        }
+        self.obey_spec_retry(subject);
         let asked = &self.seen.command;
         if asked.is_empty() || *asked == self.state.command_seen {
             return;
@@ -26,6 +22,28 @@ impl Turn<'_> {
         match self.read(asked, subject) {
             Ok(command) => self.carry_out(&command, subject),
             Err(why) => self.warn("CommandRefused", format!("`{asked}`: {why}")),
+        }
+    }
+
+    /// A new string in `spec.retry` is spent when it is seen: one that comes while the revision is
+    /// still tried must not overrule a verdict that falls later.
+    fn obey_spec_retry(&mut self, subject: &Subject) {
+        if !self.retry_asked() {
+            return;
+        }
+        if self.may_retry() {
+            self.note(
+                "Retry",
+                "spec.retry has a new value: the revision is tried again".to_owned(),
+            );
+            self.retry(subject);
+        } else if self.state.candidate.is_some() {
+            self.note(
+                "Retry",
+                "spec.retry has a new value, but the revision is not rejected: nothing is tried again"
+                    .to_owned(),
+            );
+            self.state.retry_seen.clone_from(&self.policy.retry);
         }
     }
 
@@ -126,12 +144,34 @@ impl Turn<'_> {
                 self.enter(step + 1);
                 Ok(())
             }
-            PauseReason::Command | PauseReason::SharedOutage => {
+            PauseReason::Command | PauseReason::SharedOutage | PauseReason::Contested { .. } => {
+                self.set_aside();
                 self.leave_pause();
                 self.state.phase = Phase::Shifting { step };
                 Ok(())
             }
         }
+    }
+
+    /// A person takes the revision's side: what the witness says who alone spoke against it
+    /// counts no more.
+    fn set_aside(&mut self) {
+        let Phase::Paused {
+            why: PauseReason::Contested { witness },
+            ..
+        } = self.state.phase.clone()
+        else {
+            return;
+        };
+        let Some(candidate) = &mut self.state.candidate else {
+            return;
+        };
+        self.state.verdict = String::new();
+        if !candidate.set_aside.contains(&witness) {
+            candidate.set_aside.push(witness);
+        }
+        let surplus = candidate.set_aside.len().saturating_sub(MAX_SET_ASIDE);
+        candidate.set_aside.drain(..surplus);
     }
 
     fn command_skip(&mut self) -> Result<(), &'static str> {
@@ -141,6 +181,7 @@ impl Turn<'_> {
         if self.candidate().is_some_and(|c| c.condemned) {
             return Err("the revision is condemned: say retry or abort");
         }
+        self.set_aside();
         self.leave_pause();
         self.enter(step + 1);
         Ok(())
@@ -152,6 +193,7 @@ impl Turn<'_> {
         };
         candidate.promote_now = true;
         if let Phase::Paused { step, .. } = self.state.phase {
+            self.set_aside();
             self.leave_pause();
             self.enter(step + 1);
         }

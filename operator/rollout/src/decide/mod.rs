@@ -70,7 +70,8 @@ pub fn decide(policy: &Policy, state: &State, seen: &Observation, now: Millis) -
     turn.follow_git(&subject);
     turn.fit_step();
     turn.obey(&subject);
-    turn.judge(&subject);
-    turn.advance(&subject);
+    if turn.judge(&subject) {
+        turn.advance(&subject);
+    }
     turn.end()
 }

@@ -12,13 +12,15 @@ use crate::state::{Outcome, PauseReason, Phase, PromotionStage};
 const TELLING_WEIGHT: i32 = 50;
 
 impl Turn<'_> {
-    /// Verdicts against the candidate come before everything that could help it.
-    pub(super) fn judge(&mut self, subject: &Subject) {
+    /// Verdicts against the candidate come before everything that could help it. False when one
+    /// has fallen that cannot be carried out yet: nothing may help it meanwhile.
+    pub(super) fn judge(&mut self, subject: &Subject) -> bool {
         let Some(candidate) = self.candidate().filter(|c| !c.condemned) else {
-            return;
+            return true;
         };
-        if self.past_return() {
-            return;
+        let leaves = matches!(self.state.phase, Phase::RollingBack { .. });
+        if leaves || self.past_return() {
+            return true;
         }
         let Some(why) = self
             .seen
@@ -27,14 +29,15 @@ impl Turn<'_> {
             .clone()
             .or_else(|| self.deadline(candidate.started, candidate.paused_ms))
         else {
-            return;
+            return true;
         };
         if subject.stable_ready == 0 && self.state.weight > 0 {
             self.state.verdict = format!("Rollback waits for a ready stable pod: {why}");
             self.warn("NoStablePod", self.state.verdict.clone());
-            return;
+            return false;
         }
         self.condemn(&why);
+        true
     }
 
     /// Why the time is over, if it is. Paused time does not count.
@@ -111,6 +114,9 @@ impl Turn<'_> {
 
     /// Capacity first, then the weight, then every proxy has it: the step is under observation.
     fn shift(&mut self, subject: &Subject, step: usize) {
+        if self.pause_contested(step) {
+            return;
+        }
         let target = self.target(step);
         if !self.bring_weight(subject, target) || !self.applied() {
             return;
@@ -169,14 +175,17 @@ impl Turn<'_> {
             };
             return;
         }
-        self.step_down_or_up(step);
-        let target = self.target(step);
-        if !self.bring_weight(subject, target) || !self.applied() {
+        if self.pause_contested(step) || self.relapsed(subject, step) {
             return;
         }
         let Some(&PolicyStep::Weight { hold_ms, .. }) = self.policy.steps.get(step) else {
             return;
         };
+        self.step_down_or_up(step, since + hold_ms);
+        let target = self.target(step);
+        if !self.bring_weight(subject, target) || !self.applied() {
+            return;
+        }
         let hurried = self.candidate().is_some_and(|c| c.promote_now);
         if hurried {
             self.pass(subject, step);
@@ -201,9 +210,43 @@ impl Turn<'_> {
         }
     }
 
+    /// One witness alone speaks against the candidate: nothing moves until that is settled.
+    fn pause_contested(&mut self, step: usize) -> bool {
+        let Some(contest) = self.seen.evidence.contested.clone() else {
+            return false;
+        };
+        self.warn("Contested", contest.why.clone());
+        self.state.verdict = format!("Paused: {}", contest.why);
+        self.state.phase = Phase::Paused {
+            step,
+            why: PauseReason::Contested {
+                witness: contest.witness,
+            },
+            since: self.now,
+        };
+        true
+    }
+
+    /// It failed above 50 %, not at 50 % beside stable, and fails above 50 % again: condemned.
+    fn relapsed(&mut self, subject: &Subject, step: usize) -> bool {
+        let again = self
+            .candidate()
+            .is_some_and(|c| !c.stepped_down && c.stepped_up == Some(step));
+        let Some(breach) = self.seen.evidence.breach.clone().filter(|_| again) else {
+            return false;
+        };
+        if subject.stable_ready == 0 {
+            return false;
+        }
+        self.condemn(&format!(
+            "{breach}; at {TELLING_WEIGHT} % it did as well as stable: it does not bear the load"
+        ));
+        true
+    }
+
     /// A breach above 50 % first sets the weight to 50, where fault and outage can be told
-    /// apart; when it is over there, the step goes on.
-    fn step_down_or_up(&mut self, step: usize) {
+    /// apart; when nothing came of it there for the step's whole hold, the step goes on.
+    fn step_down_or_up(&mut self, step: usize, held_at: i64) {
         let breach = self.seen.evidence.breach.clone();
         let high = self.policy.weight_at(step) > TELLING_WEIGHT;
         let Some(candidate) = &mut self.state.candidate else {
@@ -213,14 +256,23 @@ impl Turn<'_> {
             candidate.stepped_down = true;
             self.state.verdict = format!("Weight back to {TELLING_WEIGHT} %: {breach}");
             self.warn("SteppedDown", breach);
+            self.state.phase = Phase::Observing {
+                step,
+                since: self.now,
+            };
         } else if candidate.stepped_down
+            && self.now >= held_at
+            && self.seen.evidence.in_step > 0
             && self.seen.evidence.breach.is_none()
             && self.seen.evidence.sufficient
+            // What came before the weight went down says nothing of the breach.
+            && self.seen.evidence.in_step >= self.seen.evidence.needed
             && self.state.weight == TELLING_WEIGHT
             && self.applied()
         {
             if let Some(candidate) = &mut self.state.candidate {
                 candidate.stepped_down = false;
+                candidate.stepped_up = Some(step);
             }
             self.note(
                 "SteppedUp",
@@ -261,6 +313,16 @@ impl Turn<'_> {
                     self.state.verdict = String::new();
                     self.state.phase = Phase::Shifting { step };
                 }
+            }
+            PauseReason::Contested { .. } => {
+                if self.seen.evidence.contested.is_none() {
+                    self.leave_pause();
+                    self.note("Resumed", "nobody speaks against it any more".to_owned());
+                    self.state.verdict = String::new();
+                    self.state.phase = Phase::Shifting { step };
+                    return;
+                }
+                self.bring_weight(subject, self.state.weight);
             }
             PauseReason::Command => {
                 self.bring_weight(subject, self.state.weight);
@@ -328,7 +390,7 @@ impl Turn<'_> {
         }
     }
 
-    fn promoted(&mut self) {
+    pub(super) fn promoted(&mut self) {
         let Some(candidate) = self.state.candidate.take() else {
             return;
         };
@@ -358,9 +420,17 @@ impl Turn<'_> {
     }
 
     fn roll_back(&mut self, since: i64) {
-        if !self.applied() && self.now < since + ROLLBACK_PATIENCE_MS {
-            self.wake_at(since + ROLLBACK_PATIENCE_MS);
-            return;
+        if !self.applied() {
+            let is_said = self.seen.split.fence == Some(self.state.fence);
+            let is_over = self.now >= since + ROLLBACK_PATIENCE_MS;
+            // Proxies are waited for from when they can know: a leader may have died before it
+            // wrote the split.
+            let since = if is_over && !is_said { self.now } else { since };
+            if !is_over || !is_said {
+                self.state.phase = Phase::RollingBack { since };
+                self.wake_at(since + ROLLBACK_PATIENCE_MS);
+                return;
+            }
         }
         let condemned = self.candidate().is_some_and(|c| c.condemned);
         if condemned {

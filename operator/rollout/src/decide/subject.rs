@@ -76,6 +76,12 @@ impl<'a> Subject<'a> {
         self.deployment?.candidate.as_ref()
     }
 
+    /// Mode A: all that the Deployment runs is the wanted revision, by ReplicaSets of its own.
+    pub(super) fn runs_wanted_alone(&self) -> bool {
+        self.deployment
+            .is_some_and(|d| d.complete && d.replicas > 0)
+    }
+
     /// Whether our ReplicaSet has become the Deployment's own.
     pub(super) fn adopted(&self) -> bool {
         self.candidate()

@@ -2,7 +2,7 @@
 
 use super::subject::Subject;
 use super::turn::Turn;
-use crate::state::{Arm, Candidate, Outcome, Phase};
+use crate::state::{Arm, Candidate, Outcome, Phase, PromotionStage};
 
 impl Turn<'_> {
     /// Compares what git wants with what the state is about.
@@ -14,16 +14,22 @@ impl Turn<'_> {
         let stable = self.state.stable.clone().unwrap_or_default();
         if subject.wanted.revision == stable.revision {
             self.state.rejected.clear();
-            self.give_up_candidate("git went back to the stable revision");
+            self.give_up_candidate(subject, "git went back to the stable revision");
             return;
         }
         if let Some(candidate) = self.candidate() {
             if candidate.arm.revision == subject.wanted.revision {
+                self.notice_unheld(subject);
                 return;
             }
             let carried = self.state.weight > 0;
             self.state.rejected.clear();
-            self.give_up_candidate("git brought another revision");
+            if self.is_adopted(subject) {
+                // Its pods are the Deployment's own, and may be all that serve.
+                self.promoted();
+            } else {
+                self.give_up_candidate(subject, "git brought another revision");
+            }
             if carried || self.state.candidate.is_some() {
                 // What is seen is about the old one: the next is met in a turn of its own.
                 self.wake_at(self.now + 1);
@@ -74,7 +80,7 @@ impl Turn<'_> {
     }
 
     /// The candidate is not wanted any more: off traffic, then gone.
-    fn give_up_candidate(&mut self, why: &str) {
+    fn give_up_candidate(&mut self, subject: &Subject, why: &str) {
         let Some(candidate) = self.candidate() else {
             if self.policy.versions.is_none() {
                 self.state.phase = Phase::Idle;
@@ -92,13 +98,53 @@ impl Turn<'_> {
             self.state.verdict = format!("Replaced: {why}");
         }
         self.leave_pause();
-        if self.state.weight > 0 && !self.past_return() {
-            self.set_weight(0);
+        // A weight of an earlier fence may still be in force: its write is known, or is on the way.
+        let is_off = self.state.weight == 0 && self.applied();
+        if !is_off && !self.is_adopted(subject) {
+            self.take_off_traffic();
             self.state.phase = Phase::RollingBack { since: self.now };
             return;
         }
         self.drop_candidate();
         self.state.phase = Phase::Idle;
+    }
+
+    /// Past return, the Deployment has taken the candidate's pods: it alone says what runs now.
+    fn is_adopted(&self, subject: &Subject) -> bool {
+        let Phase::Promoting { stage } = self.state.phase else {
+            return false;
+        };
+        let Some(candidate) = self.candidate().filter(|_| self.past_return()) else {
+            return false;
+        };
+        let mut running = subject.deployment.iter().flat_map(|d| &d.running);
+        stage == PromotionStage::Release
+            || running.any(|running| running.revision == candidate.arm.revision)
+    }
+
+    /// The candidate came unheld, and the Deployment was done with it before it could be held.
+    fn notice_unheld(&mut self, subject: &Subject) {
+        if self.past_return() || !subject.runs_wanted_alone() {
+            return;
+        }
+        self.warn_unheld(subject);
+        self.state.stable = Some(Arm {
+            revision: subject.wanted.revision.clone(),
+            pod_label_values: Vec::new(),
+        });
+        self.state.rejected.clear();
+        self.give_up_candidate(subject, "it serves already, without having been held");
+    }
+
+    fn warn_unheld(&mut self, subject: &Subject) {
+        self.warn(
+            "NotHeld",
+            format!(
+                "revision {} replaced the stable one without being held; it is stable now. \
+                 Was the webhook removed, or the MeshRollout younger than the change?",
+                subject.wanted.revision
+            ),
+        );
     }
 
     /// A revision that is neither stable nor being tried.
@@ -112,14 +158,8 @@ impl Turn<'_> {
             self.become_stable(subject);
             return;
         }
-        if subject.deployment.is_some_and(|d| d.complete && !d.paused) {
-            self.warn(
-                "NotHeld",
-                format!(
-                    "revision {revision} replaced the stable one without being held; it is stable now. \
-                     Was the webhook removed, or the MeshRollout younger than the change?"
-                ),
-            );
+        if subject.runs_wanted_alone() {
+            self.warn_unheld(subject);
             self.become_stable(subject);
             return;
         }

@@ -4,7 +4,9 @@ use super::{Decision, HISTORY, MISSING_PATIENCE_MS, Note, NoteKind};
 use crate::Millis;
 use crate::observation::{Observation, Workload};
 use crate::policy::Policy;
-use crate::state::{Candidate, Ended, Outcome, PauseReason, Phase, Rejection, State};
+use crate::state::{
+    Candidate, DeploymentSeen, Ended, Outcome, PauseReason, Phase, Rejection, State,
+};
 use sluice_crds::FailureAction;
 
 pub(super) struct Turn<'a> {
@@ -39,6 +41,13 @@ impl<'a> Turn<'a> {
         // Notes tell of changes: a turn that changed nothing has nothing to tell.
         if self.state == *self.before {
             self.notes.clear();
+        } else if let Workload::Deployment(view) = &self.seen.workload
+            && !self.sees_the_past()
+        {
+            self.state.deployment_seen = Some(DeploymentSeen {
+                uid: view.uid.clone(),
+                generation: view.generation,
+            });
         }
         Decision {
             state: self.state,
@@ -59,8 +68,22 @@ impl<'a> Turn<'a> {
             }
             return true;
         }
+        if self.sees_the_past() {
+            return true;
+        }
         self.state.missing_since = None;
         self.seen.conflict.is_some() || self.paused_by_git()
+    }
+
+    /// The look at the Deployment is older than the one that led to the state: deciding on it
+    /// could take a commit of long ago for one that came in between, and forget a rejection.
+    fn sees_the_past(&self) -> bool {
+        let (Workload::Deployment(view), Some(known)) =
+            (&self.seen.workload, &self.state.deployment_seen)
+        else {
+            return false;
+        };
+        known.uid == view.uid && view.generation < known.generation
     }
 
     fn paused_by_git(&self) -> bool {
@@ -106,6 +129,15 @@ impl<'a> Turn<'a> {
         self.next_fence();
     }
 
+    /// The candidate gets nothing, as a lease again: what a promotion said is not so any more, even
+    /// where its weight was 0 already for want of pods.
+    pub(super) fn take_off_traffic(&mut self) {
+        if self.state.weight == 0 && matches!(self.state.phase, Phase::Promoting { .. }) {
+            self.next_fence();
+        }
+        self.set_weight(0);
+    }
+
     /// Every proxy that counts routes by the state's fence.
     pub(super) fn applied(&self) -> bool {
         let split = &self.seen.split;
@@ -133,11 +165,11 @@ impl<'a> Turn<'a> {
         candidate.condemned = true;
         candidate.promote_now = false;
         self.leave_pause();
-        self.set_weight(0);
         if self.policy.on_failure == FailureAction::Rollback {
             self.reject(why);
             return;
         }
+        self.take_off_traffic();
         self.state.verdict = format!("Taken off traffic: {why}");
         self.warn(
             "Condemned",
@@ -158,7 +190,7 @@ impl<'a> Turn<'a> {
         };
         candidate.condemned = true;
         let revision = candidate.arm.revision.clone();
-        self.set_weight(0);
+        self.take_off_traffic();
         self.state.verdict = format!("Rolled back: {why}");
         self.warn("RolledBack", format!("revision {revision}: {why}"));
         let rejection = Rejection {

@@ -1,16 +1,19 @@
 //! The analysis of one candidate revision: strata in, a view for the next decision out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_evidence::{ArmDelta, Stratum};
+use sluice_evidence::Growth;
 
 use super::absolute::Absolute;
 use super::mixture::log_add;
 use super::relative::Relative;
+use super::share::Shares;
+use super::tally::{Tally, without};
 use super::window::Window;
+use super::witnesses::{Finding, Witnesses};
 use super::{promotion, sentence};
 use crate::Millis;
-use crate::observation::{ClosedEvidence, Counts, EvidenceView};
+use crate::observation::{ClosedEvidence, Contest, Counts, EvidenceView, Witness};
 use crate::policy::Rules;
 
 /// Most fences that are told apart; the oldest are put together.
@@ -35,6 +38,9 @@ const COMPARABLE_SHARE: f64 = 0.55;
 /// candidate's rate is above the promise, in seconds in which stable keeps it; and the candidate
 /// is worse than stable at all. The lesser is an e-process for a candidate of which either is
 /// untrue, so one that is no worse than stable is safe in any outage.
+///
+/// What reaches 1/alpha condemns once the [`Witnesses`] do not contradict: that only takes
+/// condemnations away, so alpha stays what it is, whoever is asked and however often.
 #[derive(Debug, Clone)]
 pub struct Analysis {
     rules: Rules,
@@ -46,67 +52,112 @@ pub struct Analysis {
     fences: BTreeMap<i64, Fence>,
     /// Fences that are told apart no more, and those of the leader before.
     closed: ClosedEvidence,
+    ignored: Ignored,
+    witnesses: Witnesses,
+    accusation: Option<Accusation>,
     condemned: Option<String>,
+    contested: Option<Contest>,
+}
+
+/// Witnesses that are left out. Without them an e-process is one of the others alone. They are
+/// named after a look at what they say; as long as all proxies tell the truth and every pod is as
+/// good as the next, leaving some out for what they say against the candidate only spares it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ignored {
+    /// Not believed when they condemn. What they say still counts where a promotion is asked
+    /// for: no promotion becomes easier.
+    pub doubted: BTreeSet<Witness>,
+    /// Set aside by a person: left out of everything.
+    pub set_aside: BTreeSet<Witness>,
+}
+
+impl Ignored {
+    /// Whether a pod has been found at fault already; a second one is the revision's.
+    fn has_pod(&self) -> bool {
+        let mut all = self.doubted.iter().chain(&self.set_aside);
+        all.any(|witness| matches!(witness, Witness::Pod(_)))
+    }
+}
+
+/// The capital has reached 1/alpha.
+#[derive(Debug, Clone)]
+struct Accusation {
+    sentence: String,
+    since: Millis,
 }
 
 /// Evidence of one fence.
 #[derive(Debug, Clone)]
 struct Fence {
     tally: Tally,
+    /// Of the candidate's requests those that each proxy tells of.
+    shares: Shares,
     /// Small strata that wait for more.
     pool: Tally,
     /// The candidate's rate against the promise, stable unseen.
     breach: Absolute,
 }
 
-/// Both arms' requests, failures and 4xx answers.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Tally {
-    pub stable: Counts,
-    pub candidate: Counts,
-    client_errors: (u64, u64),
-}
-
 impl Analysis {
     /// Goes on from the evidence of the fences that are over, or begins, with the default.
     #[must_use]
     pub fn new(rules: &Rules, closed: ClosedEvidence) -> Self {
+        Self::without(rules, closed, Ignored::default())
+    }
+
+    /// The same, with some left out of what is added.
+    #[must_use]
+    pub fn without(rules: &Rules, closed: ClosedEvidence, ignored: Ignored) -> Self {
         let rules = within_bounds(rules);
         let observed = |i: usize| closed.observed.get(i).copied().unwrap_or(0);
         let tolerated = rules.max_relative_risk;
-        let mut analysis = Self {
+        Self {
             failures: Relative::new(tolerated, (&closed.log_relative, observed(0))),
             errors: Relative::new(tolerated, (&closed.log_errors, observed(1))),
             worse: Relative::new(1.0, (&closed.log_worse, observed(2))),
             promise: Absolute::new(rules.max_error_rate, (&closed.log_absolute, observed(3))),
             window: Window::new(rules.max_error_rate),
             fences: BTreeMap::new(),
+            ignored,
+            witnesses: Witnesses::default(),
+            accusation: None,
             condemned: None,
+            contested: None,
             closed,
             rules,
-        };
-        let whole = analysis.whole();
-        analysis.condemn(whole, whole);
-        analysis
+        }
     }
 
-    /// Takes in one stratum of `fence` that arrived at `at`. Evidence of a fence that was closed
+    /// Takes in what one proxy saw, and what arrived at `at`. Evidence of a fence that was closed
     /// before this analysis began is in it already and left out.
-    pub fn add(&mut self, fence: i64, stratum: &Stratum, at: Millis) {
-        if fence <= self.closed.through_fence {
+    pub fn add(&mut self, growth: &Growth, at: Millis) {
+        let fence = growth.fence;
+        let proxy = Witness::Proxy(growth.reporter.clone());
+        if fence <= self.closed.through_fence || self.ignored.set_aside.contains(&proxy) {
             return;
         }
-        let tally = Tally::of(stratum);
+        let told = Tally::of(&growth.stratum).without(&growth.pods, &self.ignored.set_aside);
+        let seen = self.fences.entry(fence).or_insert_with(|| Fence {
+            tally: Tally::default(),
+            shares: Shares::default(),
+            pool: Tally::default(),
+            breach: Absolute::new(self.rules.max_error_rate, (&[], 0)),
+        });
+        seen.tally = seen.tally.plus(&told);
+        seen.shares.add(&growth.reporter, told.candidate);
+        if self.ignored.doubted.contains(&proxy) {
+            return;
+        }
+        let tally = told.without(&growth.pods, &self.ignored.doubted);
+        let arms = (tally.stable, tally.candidate_errors());
+        self.witnesses.add(at, &growth.reporter, arms, &growth.pods);
         self.window.add(at, tally.stable, tally.candidate);
         for candidate in self.window.kept_by_stable() {
             self.promise.observe(candidate);
         }
-        let seen = self.fences.entry(fence).or_insert_with(|| Fence {
-            tally: Tally::default(),
-            pool: Tally::default(),
-            breach: Absolute::new(self.rules.max_error_rate, (&[], 0)),
-        });
-        seen.tally = seen.tally.plus(&tally);
+        let Some(seen) = self.fences.get_mut(&fence) else {
+            return;
+        };
         seen.breach.observe(tally.candidate);
         let ready = seen.whole_stratum(tally);
         let seen = seen.tally;
@@ -114,12 +165,20 @@ impl Analysis {
             self.compare(&stratum);
         }
         self.merge_oldest();
-        self.condemn(seen, self.whole());
+        self.accuse(seen, self.whole(), at);
+    }
+
+    /// A pod that was found at fault and gets no requests any more: the revision can be judged
+    /// without it, by an analysis that begins anew.
+    #[must_use]
+    pub fn replaced(&self, now: Millis) -> Option<Witness> {
+        self.witnesses.gone(now)
     }
 
     /// What is known at `now` while `current_fence` is in force.
     #[must_use]
-    pub fn view(&self, current_fence: i64, now: Millis) -> EvidenceView {
+    pub fn view(&mut self, current_fence: i64, now: Millis) -> EvidenceView {
+        self.condemn(now);
         let whole = self.whole();
         let closed = self.close(current_fence);
         let promotion = promotion::judge(&closed.fences, &self.rules);
@@ -132,10 +191,12 @@ impl Analysis {
             stable: whole.stable,
             candidate: whole.candidate,
             condemned: self.condemned.clone(),
+            contested: self.contested.clone(),
+            doubted: Vec::new(),
             breach: breach.map(|fence| sentence::breach(&fence.tally, &self.rules)),
             shared_outage: outage
                 .map(|(stable, candidate)| sentence::outage(stable, candidate, &self.rules)),
-            sufficient: promotion.sufficient && self.condemned.is_none(),
+            sufficient: promotion.sufficient && self.accusation.is_none(),
             needed: promotion.needed.saturating_add(closed.unpaired.1.requests),
             in_step: current.map_or(0, |fence| fence.tally.candidate.requests),
             closed,
@@ -149,20 +210,21 @@ impl Analysis {
             .observe(stratum.stable_errors(), stratum.candidate_errors());
     }
 
-    /// Condemns once the capital reaches 1/alpha. The sentence tells of the fence if the
-    /// candidate did worse in it than before, else of the whole.
-    fn condemn(&mut self, fence: Tally, whole: Tally) {
-        if self.condemned.is_some() {
-            return;
-        }
+    /// Logs of the shares of the capital: failures, errors, promise.
+    fn terms(&self) -> [f64; 3] {
         let promise = self.promise.log_value().min(self.worse.log_value());
-        let terms = [
+        [
             FAILURES_SHARE.ln() + self.failures.log_value(),
             ERRORS_SHARE.ln() + self.errors.log_value(),
             PROMISE_SHARE.ln() + promise,
-        ];
-        let capital = terms.into_iter().fold(f64::NEG_INFINITY, log_add);
-        if capital < -self.rules.alpha.ln() {
+        ]
+    }
+
+    /// Accuses once the capital reaches 1/alpha. The sentence tells of the fence if the
+    /// candidate did worse in it than before, else of the whole.
+    fn accuse(&mut self, fence: Tally, whole: Tally, at: Millis) {
+        let terms = self.terms();
+        if self.accusation.is_some() || capital(terms) < -self.rules.alpha.ln() {
             return;
         }
         let tally = if fence.gap() > whole.gap() {
@@ -178,7 +240,35 @@ impl Analysis {
         } else {
             sentence::worse
         };
-        self.condemned = Some(words(&tally, &self.rules));
+        self.accusation = Some(Accusation {
+            sentence: words(&tally, &self.rules),
+            since: at,
+        });
+    }
+
+    /// Condemns whom the capital accuses, unless one witness alone says so.
+    fn condemn(&mut self, now: Millis) {
+        let Some(accusation) = &self.accusation else {
+            return;
+        };
+        if self.condemned.is_some() {
+            return;
+        }
+        let waited = now.saturating_sub(accusation.since);
+        let heed_pods = !self.ignored.has_pod();
+        match self.witnesses.judge(now, waited, heed_pods) {
+            Finding::Unclear => {}
+            Finding::Confirmed => {
+                self.contested = None;
+                self.condemned = Some(accusation.sentence.clone());
+            }
+            Finding::Alone(alone) => {
+                self.contested = Some(Contest {
+                    why: sentence::alone(&alone),
+                    witness: alone.who,
+                });
+            }
+        }
     }
 
     /// Totals of the revision.
@@ -202,8 +292,11 @@ impl Analysis {
     /// All evidence up to now, as a later leader will start from it.
     fn close(&self, through_fence: i64) -> ClosedEvidence {
         let mut closed = self.closed.clone();
+        let cap = Shares::cap(self.fences.values().map(|fence| &fence.shares));
         for fence in self.fences.values() {
-            closed.take_in(fence.tally.stable, fence.tally.candidate);
+            let surplus = cap.as_ref().map_or(0, |cap| cap.surplus(&fence.shares));
+            let candidate = without(fence.tally.candidate, surplus, 0);
+            closed.take_in(fence.tally.stable, candidate);
         }
         closed.through_fence = through_fence.max(closed.through_fence);
         let kept = [
@@ -219,7 +312,27 @@ impl Analysis {
             closed.log_worse,
             closed.log_absolute,
         ] = kept.map(|(logs, _)| logs);
+        self.forget_accusation(&mut closed);
         closed
+    }
+
+    /// Whoever goes on from here does not know who accused: of a capital that has reached
+    /// 1/alpha, and condemns nobody yet, only so much is left that it says nothing. Less capital
+    /// is an e-process all the same.
+    fn forget_accusation(&self, closed: &mut ClosedEvidence) {
+        if self.accusation.is_none() || self.condemned.is_some() {
+            return;
+        }
+        let excess = capital(self.terms()).max(0.0);
+        let logs = [
+            &mut closed.log_relative,
+            &mut closed.log_errors,
+            &mut closed.log_worse,
+            &mut closed.log_absolute,
+        ];
+        for log in logs.into_iter().flatten() {
+            *log -= excess;
+        }
     }
 
     fn merge_oldest(&mut self) {
@@ -263,64 +376,8 @@ impl Fence {
     }
 }
 
-impl Tally {
-    /// Hostile counters may say that more went wrong than was asked.
-    fn of(stratum: &Stratum) -> Self {
-        let counts = |arm: &ArmDelta| Counts {
-            requests: arm
-                .requests
-                .max(arm.failures.saturating_add(arm.client_errors)),
-            failures: arm.failures,
-        };
-        Self {
-            stable: counts(&stratum.stable),
-            candidate: counts(&stratum.candidate),
-            client_errors: (
-                stratum.stable.client_errors,
-                stratum.candidate.client_errors,
-            ),
-        }
-    }
-
-    fn plus(&self, other: &Self) -> Self {
-        let (stable, candidate) = self.client_errors;
-        Self {
-            stable: self.stable.plus(other.stable),
-            candidate: self.candidate.plus(other.candidate),
-            client_errors: (
-                stable.saturating_add(other.client_errors.0),
-                candidate.saturating_add(other.client_errors.1),
-            ),
-        }
-    }
-
-    fn requests(&self) -> u64 {
-        self.stable.requests.saturating_add(self.candidate.requests)
-    }
-
-    /// By how much the candidate fails or answers 4xx more often.
-    fn gap(&self) -> f64 {
-        self.candidate_errors().rate() - self.stable_errors().rate()
-    }
-
-    /// Stable's requests, with failures and 4xx answers together.
-    pub fn stable_errors(&self) -> Counts {
-        self.stable.and_errors(self.client_errors.0)
-    }
-
-    /// The candidate's requests, with failures and 4xx answers together.
-    pub fn candidate_errors(&self) -> Counts {
-        self.candidate.and_errors(self.client_errors.1)
-    }
-}
-
-impl Counts {
-    fn and_errors(self, client_errors: u64) -> Self {
-        self.plus(Self {
-            requests: 0,
-            failures: client_errors,
-        })
-    }
+fn capital(terms: [f64; 3]) -> f64 {
+    terms.into_iter().fold(f64::NEG_INFINITY, log_add)
 }
 
 fn add(one: (Counts, Counts), other: (Counts, Counts)) -> (Counts, Counts) {

@@ -21,6 +21,9 @@
 //! - When evidence is cut into strata, and which strata are put together, never depends on which
 //!   arm failed.
 //! - No traffic is never good news.
+//! - One witness, proxy or pod, whom others contradict condemns nobody. Whoever is left out is
+//!   left out of condemnations only, so that no promotion becomes easier by it; but for those
+//!   whom a person has set aside.
 
 mod absolute;
 mod analysis;
@@ -30,6 +33,9 @@ mod promotion;
 mod proportion;
 mod relative;
 mod sentence;
+mod share;
+mod tally;
 mod window;
+mod witnesses;
 
-pub use analysis::Analysis;
+pub use analysis::{Analysis, Ignored};

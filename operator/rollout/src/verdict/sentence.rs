@@ -1,7 +1,8 @@
 //! Verdicts in words, with their numbers.
 
-use super::analysis::Tally;
-use crate::observation::Counts;
+use super::tally::Tally;
+use super::witnesses::Alone;
+use crate::observation::{Counts, Witness};
 use crate::policy::Rules;
 
 pub(super) fn worse(tally: &Tally, rules: &Rules) -> String {
@@ -50,6 +51,29 @@ pub(super) fn outage(stable: Counts, candidate: Counts, rules: &Rules) -> String
         share(stable),
         share(candidate),
     )
+}
+
+pub(super) fn alone(alone: &Alone) -> String {
+    let Alone {
+        who,
+        accuser,
+        others,
+    } = alone;
+    match who {
+        Witness::Proxy(_) => format!(
+            "{who} alone says that the candidate fails, {}; all others together saw {} in the same seconds. \
+             It is rolled back when others confirm it; `resume` sets that proxy aside",
+            share(*accuser),
+            share(*others),
+        ),
+        Witness::Pod(_) => format!(
+            "{who} of the candidate fails alone, {}; its other pods together {} in the same seconds: a fault \
+             of that pod. Delete it and it goes on, `resume` sets that pod aside; \
+             it is rolled back when another pod fails",
+            share(*accuser),
+            share(*others),
+        ),
+    }
 }
 
 fn error_chance(rules: &Rules) -> String {

@@ -4,4 +4,5 @@
 mod condemn;
 mod pass;
 mod traffic;
+mod witnesses;
 mod words;

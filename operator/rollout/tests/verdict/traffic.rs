@@ -1,6 +1,6 @@
 //! Simulated traffic: every request is placed by the coin, and fails by its arm's rate.
 
-use sluice_evidence::{ArmDelta, Stratum};
+use sluice_evidence::{ArmDelta, Growth, Stratum};
 use sluice_rollout::observation::ClosedEvidence;
 use sluice_rollout::policy::Rules;
 use sluice_rollout::verdict::Analysis;
@@ -92,7 +92,7 @@ impl Run {
         let rate = per_second as f64 / proxies as f64 / 20.0;
         for tick in 1..=ms / 50 {
             self.now += 50;
-            for stratum in &mut open {
+            for (proxy, stratum) in open.iter_mut().enumerate() {
                 let whole = rate.floor();
                 let n = whole as u64 + u64::from(self.random.unit() < rate - whole);
                 let seen = draw(&mut self.random, scene, n);
@@ -100,7 +100,7 @@ impl Run {
                 let failed = stratum.stable.failures + stratum.candidate.failures > 0;
                 if failed || tick % 5 == 0 {
                     let stratum = std::mem::take(stratum);
-                    self.add(&stratum);
+                    self.add(proxy, &stratum);
                     let wrong = failed || stratum.candidate.client_errors > 0;
                     if wrong && self.condemned() {
                         return;
@@ -114,27 +114,43 @@ impl Run {
     pub fn report(&mut self, scene: Scene, n: u64) {
         let stratum = draw(&mut self.random, scene, n);
         self.now += 250;
-        self.add(&stratum);
+        self.add(0, &stratum);
     }
 
-    fn add(&mut self, stratum: &Stratum) {
+    fn add(&mut self, proxy: usize, stratum: &Stratum) {
         self.requests.0 += stratum.stable.requests;
         self.requests.1 += stratum.candidate.requests;
         self.failures.0 += stratum.stable.failures;
         self.failures.1 += stratum.candidate.failures;
-        self.analysis.add(self.fence, stratum, self.now);
+        let growth = Growth {
+            fence: self.fence,
+            reporter: format!("shop/proxy-{proxy}"),
+            stratum: *stratum,
+            pods: Vec::new(),
+        };
+        self.analysis.add(&growth, self.now);
     }
 
-    pub fn condemned(&self) -> bool {
+    pub fn condemned(&mut self) -> bool {
         self.view().condemned.is_some()
     }
 
-    pub fn view(&self) -> sluice_rollout::observation::EvidenceView {
+    pub fn view(&mut self) -> sluice_rollout::observation::EvidenceView {
         self.analysis.view(self.fence, self.now)
     }
 }
 
-fn draw(random: &mut Random, scene: Scene, n: u64) -> Stratum {
+/// One stratum of a proxy of which nothing more is known.
+pub fn see(analysis: &mut Analysis, fence: i64, stratum: &Stratum, at: i64) {
+    let growth = Growth {
+        fence,
+        stratum: *stratum,
+        ..Growth::default()
+    };
+    analysis.add(&growth, at);
+}
+
+pub fn draw(random: &mut Random, scene: Scene, n: u64) -> Stratum {
     let candidate = random.binomial(n, scene.weight);
     Stratum {
         stable: arm(random, n - candidate, scene.stable),
@@ -153,7 +169,7 @@ fn arm(random: &mut Random, requests: u64, rate: f64) -> ArmDelta {
     }
 }
 
-fn plus(sum: &mut Stratum, more: &Stratum) {
+pub fn plus(sum: &mut Stratum, more: &Stratum) {
     sum.stable.requests += more.stable.requests;
     sum.stable.failures += more.stable.failures;
     sum.candidate.requests += more.candidate.requests;

@@ -4,7 +4,7 @@ use sluice_evidence::{ArmDelta, Stratum};
 use sluice_rollout::observation::{ClosedEvidence, Counts};
 use sluice_rollout::verdict::Analysis;
 
-use crate::traffic::rules;
+use crate::traffic::{rules, see};
 
 fn stratum(stable: (u64, u64), candidate: (u64, u64)) -> Stratum {
     let arm = |(failures, requests)| ArmDelta {
@@ -25,7 +25,7 @@ fn fresh() -> Analysis {
 #[test]
 fn a_condemnation_says_its_numbers() {
     let mut analysis = fresh();
-    analysis.add(4, &stratum((0, 391), (7, 41)), 1_000);
+    see(&mut analysis, 4, &stratum((0, 391), (7, 41)), 1_000);
     let view = analysis.view(4, 1_000);
     assert_eq!(
         view.condemned.unwrap(),
@@ -48,7 +48,8 @@ fn client_errors_condemn_too_but_only_against_stable() {
     let mut same = fresh();
     for _ in 0..50 {
         let stable = arm(90, 9);
-        bad.add(
+        see(
+            &mut bad,
             1,
             &Stratum {
                 stable,
@@ -56,7 +57,8 @@ fn client_errors_condemn_too_but_only_against_stable() {
             },
             1_000,
         );
-        same.add(
+        see(
+            &mut same,
             1,
             &Stratum {
                 stable,
@@ -77,9 +79,9 @@ fn without_traffic_nothing_is_good_news() {
     assert!(!view.sufficient && view.condemned.is_none());
     assert_eq!((view.needed, view.in_step), (539, 0));
     let mut one_armed = fresh();
-    one_armed.add(3, &stratum((0, 100_000), (0, 0)), 1_000);
+    see(&mut one_armed, 3, &stratum((0, 100_000), (0, 0)), 1_000);
     assert!(!one_armed.view(3, 1_000).sufficient);
-    one_armed.add(3, &stratum((0, 0), (0, 100_000)), 1_000);
+    see(&mut one_armed, 3, &stratum((0, 0), (0, 100_000)), 1_000);
     assert!(
         one_armed.view(3, 1_000).sufficient,
         "both arms have been seen"
@@ -89,7 +91,7 @@ fn without_traffic_nothing_is_good_news() {
 #[test]
 fn at_full_weight_a_failing_candidate_is_a_breach_and_not_condemned() {
     let mut analysis = fresh();
-    analysis.add(9, &stratum((0, 0), (30, 90)), 1_000);
+    see(&mut analysis, 9, &stratum((0, 0), (30, 90)), 1_000);
     let view = analysis.view(9, 1_000);
     assert_eq!(view.condemned, None);
     assert_eq!(
@@ -103,7 +105,7 @@ fn at_full_weight_a_failing_candidate_is_a_breach_and_not_condemned() {
 #[test]
 fn an_outage_of_both_arms_is_neither_breach_nor_condemnation_and_ends_by_itself() {
     let mut analysis = fresh();
-    analysis.add(1, &stratum((75, 250), (225, 750)), 1_000);
+    see(&mut analysis, 1, &stratum((75, 250), (225, 750)), 1_000);
     let view = analysis.view(1, 1_000);
     assert_eq!((view.breach, view.condemned), (None, None));
     assert_eq!(
@@ -112,7 +114,12 @@ fn an_outage_of_both_arms_is_neither_breach_nor_condemnation_and_ends_by_itself(
          (30.0 %), the candidate 225 of 750 requests (30.0 %); waiting until stable keeps it again"
     );
     for second in 2..10 {
-        analysis.add(1, &stratum((0, 250), (0, 750)), second * 1_000);
+        see(
+            &mut analysis,
+            1,
+            &stratum((0, 250), (0, 750)),
+            second * 1_000,
+        );
     }
     assert_eq!(analysis.view(1, 9_000).shared_outage, None);
 }
@@ -121,7 +128,7 @@ fn an_outage_of_both_arms_is_neither_breach_nor_condemnation_and_ends_by_itself(
 fn a_new_leader_goes_on_where_the_old_one_closed() {
     let mut old = fresh();
     for _ in 0..3 {
-        old.add(5, &stratum((0, 90), (1, 10)), 1_000);
+        see(&mut old, 5, &stratum((0, 90), (1, 10)), 1_000);
     }
     let closed = old.view(5, 1_000).closed;
     let json = serde_json::to_string(&closed).unwrap();
@@ -129,7 +136,7 @@ fn a_new_leader_goes_on_where_the_old_one_closed() {
     assert_eq!(closed.through_fence, 5);
 
     let mut new = Analysis::new(&rules(), closed);
-    new.add(5, &stratum((0, 90), (10, 10)), 2_000);
+    see(&mut new, 5, &stratum((0, 90), (10, 10)), 2_000);
     let view = new.view(6, 2_000);
     assert_eq!(
         (view.candidate, view.stable.requests, view.in_step),
@@ -146,7 +153,7 @@ fn a_new_leader_goes_on_where_the_old_one_closed() {
     assert_eq!(view.condemned, None);
     for _ in 0..3 {
         for analysis in [&mut old, &mut new] {
-            analysis.add(6, &stratum((0, 90), (1, 10)), 3_000);
+            see(analysis, 6, &stratum((0, 90), (1, 10)), 3_000);
         }
     }
     assert_eq!(old.view(6, 3_000).condemned, new.view(6, 3_000).condemned);
@@ -171,8 +178,18 @@ fn evidence_that_was_kept_by_an_older_version_is_gone_on_from() {
 fn however_many_fences_there_are_the_kept_evidence_is_small_and_no_request_is_lost() {
     let mut analysis = fresh();
     for fence in 1..=1_000 {
-        analysis.add(fence, &stratum((1, 900), (0, 100)), fence * 1_000);
-        analysis.add(fence, &stratum((0, 0), (0, 1)), fence * 1_000);
+        see(
+            &mut analysis,
+            fence,
+            &stratum((1, 900), (0, 100)),
+            fence * 1_000,
+        );
+        see(
+            &mut analysis,
+            fence,
+            &stratum((0, 0), (0, 1)),
+            fence * 1_000,
+        );
     }
     let view = analysis.view(1_000, 1_000_000);
     assert_eq!(view.candidate.requests, 101_000);
@@ -194,7 +211,7 @@ fn counters_that_cannot_be_true_do_no_harm() {
     };
     for fence in [i64::MIN, 0, 1, i64::MAX, i64::MAX] {
         for at in [i64::MIN, 0, i64::MAX] {
-            analysis.add(fence, &impossible, at);
+            see(&mut analysis, fence, &impossible, at);
         }
     }
     let view = analysis.view(i64::MAX, i64::MAX);
@@ -205,6 +222,6 @@ fn counters_that_cannot_be_true_do_no_harm() {
     senseless.alpha = 0.0;
     senseless.promotion_alpha = 7.0;
     let mut analysis = Analysis::new(&senseless, ClosedEvidence::default());
-    analysis.add(1, &stratum((1, 90), (1, 10)), 0);
+    see(&mut analysis, 1, &stratum((1, 90), (1, 10)), 0);
     assert_eq!(analysis.view(1, 0).condemned, None);
 }

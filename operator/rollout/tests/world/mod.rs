@@ -9,8 +9,8 @@ use sluice_rollout::decide::{Decision, decide};
 use sluice_rollout::desired::{Desired, Hold};
 use sluice_rollout::invariants;
 use sluice_rollout::observation::{
-    CandidateView, Counts, DeploymentView, EvidenceView, Observation, Owner, RunningRevision,
-    SplitView, Workload,
+    CandidateView, Contest, Counts, DeploymentView, EvidenceView, Observation, Owner,
+    RunningRevision, SplitView, Workload,
 };
 use sluice_rollout::policy::Policy;
 use sluice_rollout::project::project;
@@ -47,6 +47,9 @@ pub struct World {
     pub held_by_webhook: bool,
     pub least_serving: i32,
     pub shared_outage: bool,
+    pub contested: Option<Contest>,
+    /// The weight above which the candidate breaks its promise, stable unseen.
+    pub bears: i32,
     pub slow_pods: bool,
     /// The native pods are not ready yet.
     pub starting: bool,
@@ -88,6 +91,8 @@ impl World {
             held_by_webhook: true,
             least_serving: i32::MAX,
             shared_outage: false,
+            contested: None,
+            bears: 100,
             slow_pods: false,
             starting: false,
             in_step: 1000,
@@ -134,6 +139,8 @@ impl World {
         let condemned = bad && weight > 0 && self.applied_fence == self.split.map(|s| s.0);
         Observation {
             workload: Workload::Deployment(DeploymentView {
+                uid: "reviews".to_owned(),
+                generation: 1,
                 revision: self.git.clone(),
                 replicas: self.replicas,
                 paused: self.paused,
@@ -172,12 +179,15 @@ impl World {
                     failures: if bad { 300 } else { 0 },
                 },
                 condemned: condemned.then(|| "failed 300 of 1000 requests".to_owned()),
+                contested: self.contested.clone(),
+                breach: (weight > self.bears).then(|| "failed 30 of 90 requests".to_owned()),
                 shared_outage: self.shared_outage.then(|| "both arms fail".to_owned()),
                 sufficient: !bad,
                 needed: 500,
                 in_step: self.in_step,
                 ..EvidenceView::default()
             },
+            unheld: None,
             command: self.command.clone(),
         }
     }
