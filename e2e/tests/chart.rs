@@ -4,8 +4,6 @@
 #[path = "chart/accounts.rs"]
 mod accounts;
 mod api;
-#[path = "chart/helm.rs"]
-mod helm;
 #[path = "chart/selectors.rs"]
 mod selectors;
 #[path = "chart/typed.rs"]
@@ -13,13 +11,13 @@ mod typed;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use helm::{helm, render};
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
     apps::v1::Deployment,
     rbac::v1::{ClusterRole, PolicyRule, Role},
 };
 use serde_json::{Value, json};
+use sluice_e2e::helm::{self, helm, render};
 
 const EVERYTHING: &str = r#"
 networkPolicies: {install: true}
@@ -273,7 +271,7 @@ fn every_role_runs_under_an_account_of_its_own_with_nothing_to_escape_with() {
             .find(|d| d.metadata.name.as_deref() == Some(name));
         found.unwrap().spec.as_ref().unwrap().replicas
     };
-    assert_eq!(wanted.map(replicas), [Some(1), Some(2), Some(2)]);
+    assert_eq!(wanted.map(replicas), [Some(2); 3]);
 }
 
 /// Objects of a kind, as the chart renders them by default.

@@ -11,6 +11,8 @@
 //!   whatever the wall clocks say.
 //! - Every write carries the resourceVersion that was judged.
 //! - What a leader does late all the same is refused by fences and resourceVersions.
+//! - A leader whose term has lapsed, because the apiserver did not answer, writes nothing. As long
+//!   as it has seen no other holder it may still tell proxies to take weight away.
 
 use std::{future::Future, time::Duration};
 
@@ -66,8 +68,16 @@ impl Leadership {
         self.term().is_some()
     }
 
-    /// Returns when leadership began, was renewed or ended since the last call; never returns
-    /// once the elector is gone.
+    /// The number of the term that has ended because it could not be renewed; none while this
+    /// process leads, and once it knows that somebody else does, or has given the Lease back.
+    #[must_use]
+    pub fn lapsed(&self) -> Option<i32> {
+        let term = (*self.0.borrow())?;
+        (Instant::now() >= term.until).then_some(term.number)
+    }
+
+    /// Returns when leadership began, was renewed, lapsed or ended since the last call; never
+    /// returns once the elector is gone.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -78,7 +88,13 @@ impl Leadership {
     #[cfg(test)]
     #[must_use]
     pub fn always() -> Self {
-        let until = Instant::now() + Duration::from_secs(3600 * 24 * 365);
+        Self::until(Instant::now() + Duration::from_secs(3600 * 24 * 365))
+    }
+
+    /// Leads until then, and lapses.
+    #[cfg(test)]
+    #[must_use]
+    pub fn until(until: Instant) -> Self {
         Self(watch::channel(Some(Term { number: 1, until })).1)
     }
 }
@@ -136,9 +152,11 @@ async fn campaign(
     release: CancellationToken,
 ) {
     let mut election = Election::default();
+    // Whether it was told that the term has lapsed.
+    let mut told = false;
     while !release.is_cancelled() {
         let sent = Instant::now();
-        let term_end = publish.borrow().map(|term| term.until);
+        let term_end = running(publish).map(|term| term.until);
         let patience = term_end.map_or(sent + REQUEST, |end| end.min(sent + REQUEST));
         let attempt = tokio::time::timeout_at(patience, round(store, candidate, &mut election));
         let outcome = attempt.await.unwrap_or_else(|_| {
@@ -157,6 +175,12 @@ async fn campaign(
                     }),
                 );
                 wake = sent + RENEW;
+                if std::mem::take(&mut told) {
+                    info!(
+                        term = number,
+                        "the Lease {NAME} is renewed: this process leads again"
+                    );
+                }
             }
             Ok(None) => announce(publish, None),
             Err(Refusal::Conflict) => {}
@@ -164,7 +188,7 @@ async fn campaign(
                 warn!(error, "Lease {NAME} could not be read or renewed");
             }
         }
-        let term = *publish.borrow();
+        let term = publish.borrow().filter(|_| !told);
         if let Some(term) = term {
             wake = wake.min(term.until);
         }
@@ -174,7 +198,9 @@ async fn campaign(
         }
         // A term that ended by the clock is told at once, not with the next answer.
         if term.is_some_and(|term| Instant::now() >= term.until) {
-            announce(publish, None);
+            warn!("the Lease {NAME} could not be renewed: nothing is written until it is");
+            told = true;
+            publish.send_modify(|_| ());
         }
     }
     if publish.borrow().is_some() {
@@ -215,6 +241,11 @@ async fn resign(store: &mut impl Store, candidate: &Candidate) {
         Ok(Ok(())) => info!("Lease {NAME} released"),
         Ok(Err(_)) | Err(_) => warn!("Lease {NAME} could not be released; it ends by itself"),
     }
+}
+
+/// The term in force.
+fn running(publish: &watch::Sender<Option<Term>>) -> Option<Term> {
+    (*publish.borrow()).filter(|term| Instant::now() < term.until)
 }
 
 fn announce(publish: &watch::Sender<Option<Term>>, next: Option<Term>) {

@@ -1,6 +1,8 @@
 //! What the chart's accounts may do, asked of a real apiserver: RBAC names kinds and objects, the
 //! admission policies name fields.
 
+#[path = "accounts/autoscalers.rs"]
+mod autoscalers;
 #[path = "accounts/keys.rs"]
 mod keys;
 #[path = "accounts/workloads.rs"]

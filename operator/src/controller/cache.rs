@@ -53,6 +53,20 @@ impl<V: Kept> Cache<V> {
             .any(|object| is_such(object))
     }
 
+    /// The first object that is such, in no order.
+    pub fn find(&self, is_such: impl Fn(&V) -> bool) -> Option<Arc<V>> {
+        let objects = self.objects.read();
+        let mut all = objects.values().flat_map(BTreeMap::values);
+        all.find(|object| is_such(object)).cloned()
+    }
+
+    /// The objects that are such.
+    pub fn such(&self, is_such: impl Fn(&V) -> bool) -> Vec<Arc<V>> {
+        let objects = self.objects.read();
+        let all = objects.values().flat_map(BTreeMap::values);
+        all.filter(|object| is_such(object)).cloned().collect()
+    }
+
     /// The uids of all objects.
     pub fn uids(&self) -> HashSet<String> {
         let objects = self.objects.read();

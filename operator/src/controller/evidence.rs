@@ -1,22 +1,44 @@
 //! What the proxies saw, for the next decision: how they stand to the split, and the verdict on
 //! the candidate.
 
-use sluice_evidence::{Cursor, Table};
+use std::net::IpAddr;
+
+use sluice_evidence::{Claim, Cursor, Table};
 use sluice_rollout::{
     Millis,
-    observation::{EvidenceView, SplitView},
+    observation::{ClosedEvidence, EvidenceView, SplitView, Witness},
     policy::Rules,
     state::Candidate,
-    verdict::Analysis,
+    verdict::{Analysis, Ignored},
 };
+
+/// How often claims are compared with what came, ms; by then what came has been told.
+const COMPARE_MS: u64 = 6_000;
+/// A claim is too large above so many times what came, and so many requests more.
+const TIMES: u64 = 2;
+const SLACK: u64 = 50;
 
 /// The analysis of one try of one revision in one term of leadership.
 pub struct Evidence {
     basis: Basis,
     cursor: Cursor,
     analysis: Analysis,
-    /// Evidence through this fence was in the state when the analysis began.
-    closed: i64,
+    /// What was in the state when the analysis began.
+    begun: ClosedEvidence,
+    ignored: Ignored,
+    /// Why some are not believed, one sentence each; those that were not told yet come last.
+    doubts: Vec<String>,
+    told: usize,
+    claims: Vec<Claim>,
+    compared_ms: u64,
+}
+
+/// The other end of what proxies say that they sent.
+pub struct Arrived<'a> {
+    /// Uids of the candidate's pods.
+    pub pods: Vec<&'a str>,
+    /// The address of a pod, by namespace, name and uid.
+    pub address_of: &'a dyn Fn(&str, &str, &str) -> Option<IpAddr>,
 }
 
 /// What an analysis belongs to; when any of it changes, it begins anew from the state.
@@ -26,6 +48,7 @@ struct Basis {
     revision: String,
     started: Millis,
     rules: Rules,
+    set_aside: Vec<Witness>,
 }
 
 impl Evidence {
@@ -38,16 +61,102 @@ impl Evidence {
             revision: candidate.arm.revision.clone(),
             started: candidate.started,
             rules: rules.clone(),
+            set_aside: candidate.set_aside.clone(),
         };
         if let Some(held) = held.filter(|held| held.basis == basis) {
             return held;
         }
+        let ignored = Ignored {
+            set_aside: basis.set_aside.iter().cloned().collect(),
+            ..Ignored::default()
+        };
+        let begun = candidate.closed.clone();
         Self {
-            analysis: Analysis::new(&basis.rules, candidate.closed.clone()),
+            analysis: Analysis::without(&basis.rules, begun.clone(), ignored.clone()),
             cursor: Cursor::default(),
-            closed: candidate.closed.through_fence,
+            begun,
+            ignored,
+            doubts: Vec::new(),
+            told: 0,
+            claims: Vec::new(),
+            compared_ms: 0,
             basis,
         }
+    }
+
+    /// Compares what proxies say that they sent to the candidate with what its pods say came
+    /// from them. Who claims too much is not believed from now on. Nobody is doubted where it
+    /// cannot be told: a pod without a proxy that was just heard of, or a port that proxies do
+    /// not see.
+    pub fn compare(&mut self, table: &Table, services: &[String], to: &Arrived<'_>, now_ms: u64) {
+        if now_ms < self.compared_ms + COMPARE_MS {
+            return;
+        }
+        self.compared_ms = now_ms;
+        self.hold(table, to, now_ms);
+        let after = self.begun.through_fence;
+        self.claims = table.claims(services, &self.basis.revision, after);
+    }
+
+    /// Holds the claims of some time ago against what has come by now.
+    fn hold(&mut self, table: &Table, to: &Arrived<'_>, now_ms: u64) {
+        let mut sees = false;
+        let mut liars = Vec::new();
+        for claim in std::mem::take(&mut self.claims) {
+            let Claim {
+                namespace,
+                pod,
+                pod_uid,
+                requests,
+            } = &claim;
+            let Some(address) = (to.address_of)(namespace, pod, pod_uid) else {
+                continue;
+            };
+            let mut came = 0;
+            for uid in &to.pods {
+                let (requests, is_vague) = table.came_from(uid, address, now_ms);
+                if is_vague {
+                    return;
+                }
+                came += requests;
+            }
+            sees |= came > 0;
+            if *requests > came.saturating_mul(TIMES).saturating_add(SLACK) {
+                liars.push((claim, came));
+            }
+        }
+        if sees && !to.pods.is_empty() {
+            liars
+                .into_iter()
+                .for_each(|(claim, came)| self.doubt(&claim, came));
+        }
+    }
+
+    fn doubt(&mut self, claim: &Claim, came: u64) {
+        let witness = Witness::Proxy(format!("{}/{}", claim.namespace, claim.pod));
+        let sentence = format!(
+            "{witness} says that it sent the candidate {} requests, of which the candidate's pods saw {came}: \
+             its word does not count against the revision",
+            claim.requests
+        );
+        if self.ignored.doubted.insert(witness) {
+            self.doubts.push(sentence);
+            self.begin_anew();
+        }
+    }
+
+    /// The doubts that nobody was told of yet.
+    pub fn news(&mut self) -> Vec<String> {
+        let news = self.doubts[self.told..].to_vec();
+        self.told = self.doubts.len();
+        news
+    }
+
+    /// From the evidence that the state held, and what the table holds since.
+    fn begin_anew(&mut self) {
+        let (rules, ignored) = (&self.basis.rules, self.ignored.clone());
+        self.analysis = Analysis::without(rules, self.begun.clone(), ignored);
+        self.cursor = Cursor::default();
     }
 
     /// Reads what is new in the table; what is known now. `services` as `NAMESPACE/NAME`.
@@ -58,13 +167,24 @@ impl Evidence {
         fence: i64,
         now: Millis,
     ) -> EvidenceView {
-        for (fence, stratum) in self
-            .cursor
-            .take(table, services, &self.basis.revision, self.closed)
-        {
-            self.analysis.add(fence, &stratum, now);
+        self.take(table, services, now);
+        if let Some(pod) = self.analysis.replaced(now) {
+            self.ignored.doubted.insert(pod);
+            self.begin_anew();
+            self.take(table, services, now);
         }
-        self.analysis.view(fence, now)
+        EvidenceView {
+            doubted: self.doubts.clone(),
+            ..self.analysis.view(fence, now)
+        }
+    }
+
+    fn take(&mut self, table: &Table, services: &[String], now: Millis) {
+        let after = self.begun.through_fence;
+        let revision = &self.basis.revision;
+        for growth in self.cursor.take(table, services, revision, after) {
+            self.analysis.add(&growth, now);
+        }
     }
 }
 
@@ -99,128 +219,4 @@ pub fn standing(
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use sluice_evidence::{
-        relay::ProxyEntry,
-        v1::{AppliedSplit, ArmCounts, Record},
-    };
-    use sluice_rollout::{policy::Policy, state::Arm};
-
-    use super::*;
-    use crate::controller::fixtures::rollout;
-
-    fn rules() -> Rules {
-        Policy::from_spec(&rollout("web", "web").object.spec)
-            .unwrap()
-            .rules
-    }
-
-    fn candidate(through_fence: i64) -> Candidate {
-        let arm = Arm {
-            revision: "r2".to_owned(),
-            ..Arm::default()
-        };
-        let mut candidate = Candidate {
-            arm,
-            ..Candidate::default()
-        };
-        candidate.closed.through_fence = through_fence;
-        candidate
-    }
-
-    fn table(sequence: u64, fence: i64, coined: u64) -> ProxyEntry {
-        let counts = ArmCounts {
-            coined,
-            ..ArmCounts::default()
-        };
-        ProxyEntry {
-            pod_uid: "p".to_owned(),
-            sequence,
-            connected: true,
-            applied: vec![AppliedSplit {
-                service: "shop/web".to_owned(),
-                fence,
-            }],
-            records: vec![Record {
-                service: "shop/web".to_owned(),
-                revision: "r2".to_owned(),
-                fence,
-                stable: Some(counts.clone()),
-                candidate: Some(counts),
-            }],
-            views: vec!["shop/web".to_owned()],
-            ..ProxyEntry::default()
-        }
-    }
-
-    fn services() -> Vec<String> {
-        vec!["shop/web".to_owned()]
-    }
-
-    #[test]
-    fn every_request_is_counted_once() {
-        let mut seen = Table::new("leader", 0);
-        let mut evidence = Evidence::of(None, 1, &candidate(1), &rules());
-        seen.merge("a", &table(1, 2, 100), 0).unwrap();
-        assert_eq!(
-            evidence.read(&seen, &services(), 2, 0).candidate.requests,
-            100
-        );
-        assert_eq!(
-            evidence.read(&seen, &services(), 2, 0).candidate.requests,
-            100
-        );
-        seen.merge("a", &table(2, 2, 150), 0).unwrap();
-        assert_eq!(
-            evidence.read(&seen, &services(), 2, 0).candidate.requests,
-            150
-        );
-    }
-
-    #[test]
-    fn a_new_leader_goes_on_from_the_state_and_counts_no_fence_twice() {
-        let mut seen = Table::new("leader", 0);
-        seen.merge("a", &table(1, 2, 100), 0).unwrap();
-        let mut first = Evidence::of(None, 1, &candidate(1), &rules());
-        let closed = first.read(&seen, &services(), 2, 0).closed;
-        assert_eq!(closed.through_fence, 2);
-        seen.merge("a", &table(2, 3, 30), 0).unwrap();
-        let next = Candidate {
-            closed,
-            ..candidate(0)
-        };
-        let mut second = Evidence::of(Some(first), 2, &next, &rules());
-        assert_eq!(
-            second.read(&seen, &services(), 3, 0).candidate.requests,
-            130
-        );
-    }
-
-    #[test]
-    fn another_try_of_the_revision_begins_without_the_old_evidence() {
-        let mut seen = Table::new("leader", 0);
-        seen.merge("a", &table(1, 2, 100), 0).unwrap();
-        let mut first = Evidence::of(None, 1, &candidate(1), &rules());
-        assert_eq!(first.read(&seen, &services(), 2, 0).candidate.requests, 100);
-        let again = Candidate {
-            started: 5,
-            ..candidate(8)
-        };
-        let mut second = Evidence::of(Some(first), 1, &again, &rules());
-        assert_eq!(second.read(&seen, &services(), 9, 0).candidate.requests, 0);
-    }
-
-    #[test]
-    fn proxies_are_applied_or_behind_by_the_fence_of_the_split() {
-        let mut seen = Table::new("leader", 0);
-        seen.merge("a", &table(1, 2, 0), 0).unwrap();
-        let (view, _) = standing(&seen, &services(), Some(2), true, 0);
-        assert_eq!((view.expected, view.applied, view.behind), (1, 1, 0));
-        let (view, laggards) = standing(&seen, &services(), Some(3), true, 0);
-        assert_eq!((view.applied, view.behind, laggards.len()), (0, 1, 1));
-        let (view, _) = standing(&seen, &services(), None, true, 0);
-        assert_eq!(view.expected, 0);
-    }
-}
+mod tests;

@@ -2,7 +2,11 @@
 //! to their revision, so that a large cluster fits into a small process; fields that this
 //! version of Sluice does not know still count, because templates are read as they came.
 
-use std::collections::BTreeMap;
+mod autoscaler;
+
+pub use autoscaler::AutoscalerFacts;
+
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::{
     api::core::v1::{Pod, Service},
@@ -71,6 +75,11 @@ pub struct OwnerFact {
 pub trait Kept: Send + Sync + 'static {
     /// What every object has.
     fn meta(&self) -> &Meta;
+
+    /// Whether a decision could be another one than with the object as it was kept before.
+    fn is_news(&self, _before: &Self) -> bool {
+        true
+    }
 }
 
 macro_rules! kept {
@@ -162,6 +171,10 @@ pub struct PodFacts {
     pub promoted: bool,
     /// It has ended, well or badly.
     pub finished: bool,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
+    /// That is its node's address too.
+    pub on_host: bool,
     /// Why it does not start, if the kubelet or the scheduler says so.
     pub trouble: Option<String>,
 }
@@ -305,6 +318,10 @@ impl PodFacts {
             gated: { gates }.any(|gate| gate.condition_type == names::PROMOTED_GATE),
             promoted: is_true(names::PROMOTED_GATE),
             finished: matches!(phase, Some("Succeeded" | "Failed")),
+            address: status
+                .and_then(|s| s.pod_ip.as_deref())
+                .and_then(|ip| ip.parse().ok()),
+            on_host: object.spec.as_ref().and_then(|spec| spec.host_network) == Some(true),
             trouble: pod_trouble(object),
         }
     }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::facts::{
-    DeploymentFacts, Kept, Meta, OwnerFact, PodFacts, ReplicaSetFacts, RolloutFacts, ServiceFacts,
+    AutoscalerFacts, DeploymentFacts, Kept, Meta, OwnerFact, PodFacts, ReplicaSetFacts,
+    RolloutFacts, ServiceFacts,
 };
 
 /// Namespace of all fixtures.
@@ -75,6 +76,15 @@ pub fn service(name: &str, app: &str) -> ServiceFacts {
     ServiceFacts {
         meta: meta(name),
         selector: [("app".to_owned(), app.to_owned())].into(),
+    }
+}
+
+/// An autoscaler of a Deployment; its uid is its name.
+pub fn autoscaler(name: &str, deployment: &str) -> AutoscalerFacts {
+    AutoscalerFacts {
+        meta: meta(name),
+        deployment: Some(deployment.to_owned()),
+        ..AutoscalerFacts::default()
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Metrics {
     phase: Family<PhaseLabels, Gauge>,
     weight: Family<RolloutLabels, Gauge>,
     leader: Gauge,
+    /// Candidates taken off traffic while the apiserver did not answer.
+    pub ejects: Counter,
     /// Tables taken from serving replicas.
     pub relay_tables: Counter,
     /// Proxy entries that were not taken.
@@ -55,6 +57,7 @@ impl EncodeLabelValue for Kind {
             Self::Deployment => "Deployment",
             Self::ReplicaSet => "ReplicaSet",
             Self::Pod => "Pod",
+            Self::Autoscaler => "HorizontalPodAutoscaler",
         };
         name.encode(encoder)
     }
@@ -92,6 +95,11 @@ impl Metrics {
             "sluice_leader",
             "1 while this process leads",
             self.leader.clone(),
+        );
+        registry.register(
+            "sluice_ejects",
+            "Candidates taken off traffic while the apiserver did not answer",
+            self.ejects.clone(),
         );
         registry.register(
             "sluice_relay_tables",

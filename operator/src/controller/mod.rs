@@ -14,9 +14,12 @@
 //! - Only the leader writes; each write carries the resourceVersion that was read before the
 //!   state was written, or a fence. A leader that wakes up late changes nothing.
 //! - Nothing that is kept in memory is needed after a restart.
+//! - While the apiserver does not answer, traffic is only ever taken from a condemned candidate.
 
 pub mod act;
+mod bypass;
 pub mod cache;
+mod eject;
 pub mod events;
 pub mod evidence;
 pub mod facts;
@@ -25,6 +28,7 @@ pub mod fixtures;
 pub mod mapping;
 pub mod metrics;
 pub mod observe;
+mod orphans;
 pub mod queue;
 pub mod reconcile;
 pub mod seen;
@@ -55,6 +59,7 @@ use tracing::{error, info};
 
 use self::{
     act::{ActError, REQUEST, answer},
+    bypass::Meshed,
     events::Events,
     facts::{Key, PodFacts},
     metrics::Metrics,
@@ -91,17 +96,20 @@ pub struct Controller {
     events: Events,
     metrics: Metrics,
     own_namespace: String,
+    meshed: Meshed,
     memories: Mutex<HashMap<Key, Memory>>,
 }
 
 /// Runs the controller until `shutdown`; then lets running looks end and gives the Lease back.
 ///
 /// # Errors
-/// The relay's port is taken.
+/// The relay's address cannot be bound.
 pub async fn run(context: Context, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("0.0.0.0", leader::PORT))
+    // Where the Lease says that the relay is, and nowhere else.
+    let relay = SocketAddr::new(context.pod.ip, leader::PORT);
+    let listener = TcpListener::bind(relay)
         .await
-        .with_context(|| format!("port {} of the relay is taken", leader::PORT))?;
+        .with_context(|| format!("{relay}, the relay's address, cannot be bound"))?;
     let caches = context.health.check("caches");
     caches.fail("the first lists are being read");
     let mut tasks = JoinSet::new();
@@ -112,9 +120,12 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> anyhow::Resul
         .register(|registry| metrics.register(registry));
 
     let pod = &context.pod;
-    let relay = SocketAddr::new(pod.ip, leader::PORT).to_string();
-    let (elector, leadership) =
-        Elector::new(context.client.clone(), &pod.namespace, &pod.name, &relay);
+    let (elector, leadership) = Elector::new(
+        context.client.clone(),
+        &pod.namespace,
+        &pod.name,
+        &relay.to_string(),
+    );
     let (events, events_writer) = Events::new(context.client.clone(), &pod.name);
     let (world, queue) = (Arc::<World>::default(), Queue::default());
     let refused = metrics.relay_refused.clone();
@@ -141,6 +152,7 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> anyhow::Resul
         events,
         metrics,
         own_namespace: pod.namespace.clone(),
+        meshed: Meshed::default(),
         memories: Mutex::default(),
     });
 
@@ -157,6 +169,7 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> anyhow::Resul
     tasks.spawn(controller.webhooks.clone().keep(rollouts_changed));
     tasks.spawn(controller.clone().follow_leadership());
     tasks.spawn(controller.clone().janitor());
+    tasks.spawn(controller.clone().free_orphans());
     let relay_end = shutdown.clone();
     tasks.spawn(leader::serve(listener, hub, certs, relay_end).map(|ended| {
         if let Err(error) = ended {
@@ -260,8 +273,8 @@ impl Controller {
         }
     }
 
-    /// Nothing is expected of proxies whose pods are gone. A pod must be missed twice: its proxy
-    /// may report before the watch shows the pod.
+    /// Nothing is expected of proxies whose pods are gone, nor of ejects that are over. A pod must
+    /// be missed twice: its proxy may report before the watch shows the pod.
     async fn janitor(self: Arc<Self>) {
         self.world.synced().await;
         let mut ticks = tokio::time::interval(JANITOR);
@@ -287,6 +300,8 @@ impl Controller {
                     .for_each(|key| self.queue.wake(key));
             }
             missed = gone;
+            self.forget_ejects();
+            self.survey();
         }
     }
 
@@ -309,6 +324,9 @@ impl Controller {
             Kind::Deployment => ApiResource::erase::<k8s_openapi::api::apps::v1::Deployment>(&()),
             Kind::ReplicaSet => ApiResource::erase::<k8s_openapi::api::apps::v1::ReplicaSet>(&()),
             Kind::Pod => ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&()),
+            Kind::Autoscaler => {
+                ApiResource::erase::<k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>(&())
+            }
         };
         let api =
             Api::<DynamicObject>::namespaced_with(self.client.clone(), &write.namespace, &resource);

@@ -16,13 +16,14 @@ use sluice_rollout::{
     project::project,
     state::State,
 };
-use tokio::time::Instant;
+use tokio::{sync::OnceCell, time::Instant};
 use tracing::{debug, error, warn};
 
 use super::{
     Controller,
     act::{ActError, Writer, split_status},
-    evidence::{Evidence, standing},
+    bypass::Bypass,
+    evidence::{Arrived, Evidence, standing},
     facts::{DeploymentFacts, Key, MANAGER, RolloutFacts, SplitFacts},
     observe::{observe, services_of},
     seen::{ASKING, Kind, PATIENCE, Write},
@@ -32,9 +33,10 @@ use super::{
 };
 use crate::backoff::Backoff;
 
-/// After a failure nothing is looked at sooner than this, whatever wakes: the evidence of busy
-/// proxies would else ask an apiserver in trouble hundreds of times a second.
-const REST: Duration = Duration::from_millis(100);
+/// After a try that failed nothing is looked at for a part of the wait, and never for longer than
+/// this, whatever wakes: the evidence of busy proxies would else ask an apiserver in trouble
+/// hundreds of times a second.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// What is remembered of a MeshRollout between looks; nothing that a restart may not lose.
 #[derive(Default)]
@@ -47,24 +49,33 @@ pub struct Memory {
     status_written: Option<Instant>,
     split_status_written: Option<Instant>,
     phase: Option<&'static str>,
+    bypass: Bypass,
+    /// The last state that was written and acknowledged.
+    pub(super) written: Option<State>,
 }
 
 /// Everything that one look reads.
-struct Look<'a> {
-    rollout: &'a RolloutFacts,
-    namespace: &'a Namespace,
-    split: Option<&'a SplitFacts>,
-    observation: Observation,
-    laggards: Vec<String>,
-    now: Timestamp,
+pub(super) struct Look<'a> {
+    pub(super) rollout: &'a RolloutFacts,
+    pub(super) namespace: &'a Namespace,
+    pub(super) split: Option<&'a SplitFacts>,
+    pub(super) observation: Observation,
+    pub(super) laggards: Vec<String>,
+    pub(super) now: Timestamp,
+    /// Set once the apiserver has said that the state is the newest one.
+    pub(super) state_stands: OnceCell<()>,
 }
 
 impl Controller {
     /// Looks at one object; says when to look again although nothing happens.
     pub async fn look(&self, key: &Key, memory: &mut Memory) -> Option<Instant> {
-        let Some(term) = self.leadership.term() else {
+        let (term, lapsed) = (self.leadership.term(), self.leadership.lapsed());
+        if term.is_none() {
             self.metrics.forget(key, memory.phase.take());
+        }
+        let Some(number) = term.or(lapsed) else {
             memory.evidence = None;
+            memory.written = None;
             return None;
         };
         let Some(rollout) = self.world.rollouts.get(&key.namespace, &key.name) else {
@@ -74,6 +85,10 @@ impl Controller {
         if rollout.meta.deleting {
             return None;
         }
+        let Some(term) = term else {
+            self.stand_in(number, &rollout, memory);
+            return None;
+        };
         if let Some(until) = memory.rest_until.filter(|until| *until > Instant::now()) {
             return Some(until);
         }
@@ -177,6 +192,7 @@ impl Controller {
             observation,
             laggards,
             now,
+            state_stands: OnceCell::new(),
         };
         let held = self.webhooks.hold(&key.namespace).await;
         let policy = match policy {
@@ -203,10 +219,12 @@ impl Controller {
             .err()
             .map(ToString::to_string)
             .or(memory.hindrance.clone());
-        let facts = with_hindrance(facts, hindrance.as_deref());
-        let figures_at = self
-            .write_status(&look, Some(&policy), &decision.state, facts, memory)
-            .await?;
+        let mut facts = with_hindrance(facts, hindrance.as_deref());
+        let services = &look.observation.services;
+        let (bypassed, bypass_at) = self.bypassed(&namespace, services, &mut memory.bypass);
+        facts.extend(bypassed);
+        let write = self.write_status(&look, Some(&policy), &decision.state, facts, memory);
+        let figures_at = self.or_eject(&look, &decision.state, write).await?;
         self.tell(rollout, &decision);
         let phase = decision.state.phase.name();
         self.metrics.rollout(
@@ -217,19 +235,19 @@ impl Controller {
         );
 
         let desired = project(&policy, &decision.state, &look.observation);
-        let split_at = self.act(&look, &decision.state, &desired, memory).await?;
+        let act_at = self.act(&look, &decision.state, &desired, memory).await?;
         held?;
         let decided_at = decision
             .again_at
             .map(|at| instant(at, now.as_millisecond()));
-        Ok([figures_at, split_at, decided_at]
+        Ok([figures_at, act_at, decided_at, bypass_at]
             .into_iter()
             .flatten()
             .min())
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn observe(
+    pub(super) fn observe(
         &self,
         term: i32,
         rollout: &RolloutFacts,
@@ -255,20 +273,33 @@ impl Controller {
             _ => None,
         };
         memory.evidence = evidence;
-        let (view, laggards, evidence) = self.hub.with_table(|table| {
+        let arrived = Arrived {
+            pods: candidate_pods(namespace, state, policy),
+            address_of: &|namespace, name, uid| self.address_of(namespace, name, uid),
+        };
+        let (view, laggards, mut evidence) = self.hub.with_table(|table| {
             let (view, laggards) = standing(table, &services, fence, complete, self.hub.now_ms());
-            let evidence = memory
-                .evidence
-                .as_mut()
-                .map_or_else(EvidenceView::default, |evidence| {
-                    evidence.read(table, &services, state.fence, now.as_millisecond())
-                });
+            let evidence =
+                memory
+                    .evidence
+                    .as_mut()
+                    .map_or_else(EvidenceView::default, |evidence| {
+                        evidence.compare(table, &services, &arrived, self.hub.now_ms());
+                        evidence.read(table, &services, state.fence, now.as_millisecond())
+                    });
             (view, laggards, evidence)
         });
+        for doubt in memory.evidence.iter_mut().flat_map(Evidence::news) {
+            let of = rollout.object.object_ref(&());
+            self.events.tell(of, true, "WitnessDoubted", &doubt);
+        }
+        if let Some(verdict) = self.ejected(&rollout.meta.key(), state) {
+            evidence.condemned = Some(verdict);
+        }
         (observe(rollout, namespace, view, evidence), laggards)
     }
 
-    fn decide(
+    pub(super) fn decide(
         &self,
         policy: &Policy,
         state: &State,
@@ -345,11 +376,14 @@ impl Controller {
                 .await
         };
         self.writer(look).send(Kind::Rollout, what, request).await?;
+        look.state_stands.set(()).ok();
         memory.status_written = Some(Instant::now());
+        memory.written = Some(state.clone());
         Ok(None)
     }
 
-    /// The state is written: brings about what it asks for.
+    /// The state is written: brings about what it asks for. Gives when there is more to do
+    /// although nothing happens.
     async fn act(
         &self,
         look: &Look<'_>,
@@ -358,13 +392,13 @@ impl Controller {
         memory: &mut Memory,
     ) -> Result<Option<Instant>, ActError> {
         let writer = self.writer(look);
-        writer
-            .split(
-                look.split,
-                desired.split.as_ref(),
-                &look.observation.services,
-            )
-            .await?;
+        let split = writer.split(
+            look.split,
+            desired.split.as_ref(),
+            &look.observation.services,
+        );
+        self.or_eject(look, state, split).await?;
+        let mut again = None;
         if let Some(deployment) = governed(look) {
             writer.hold(deployment, desired.hold).await?;
             let leaving = state
@@ -374,6 +408,10 @@ impl Controller {
             writer
                 .candidate(deployment, desired.candidate.as_ref(), leaving)
                 .await?;
+            let free_at = writer
+                .autoscalers(deployment, desired.scale_down, look.now)
+                .await?;
+            again = free_at.map(|at| instant(at, look.now.as_millisecond()));
         } else if look.observation.workload == Workload::Missing {
             writer.abandon_candidates().await?;
         }
@@ -385,15 +423,16 @@ impl Controller {
                 .is_some_and(|d| d.fence == split.object.spec.fence)
         });
         let Some(split) = current else {
-            return Ok(None);
+            return Ok(again);
         };
         let status = split_status(split, &look.observation.split, &look.laggards, look.now);
-        writer
+        let figures_at = writer
             .write_split_status(split, status, &mut memory.split_status_written)
-            .await
+            .await?;
+        Ok([again, figures_at].into_iter().flatten().min())
     }
 
-    fn writer<'a>(&'a self, look: &Look<'a>) -> Writer<'a> {
+    fn writer<'a>(&'a self, look: &'a Look<'_>) -> Writer<'a> {
         Writer {
             client: &self.client,
             leadership: &self.leadership,
@@ -402,6 +441,7 @@ impl Controller {
             webhooks: &self.webhooks,
             rollout: look.rollout,
             namespace: look.namespace,
+            state_stands: &look.state_stands,
         }
     }
 
@@ -426,6 +466,7 @@ impl Controller {
         error: &ActError,
     ) -> Instant {
         let wait = memory.backoff.wait();
+        memory.rest_until = Some(Instant::now() + (wait / 4).min(LONGEST_REST));
         let is_passing = matches!(error, ActError::Conflict(_) | ActError::NotLeading(_));
         self.metrics
             .reconciled(if is_passing { "conflict" } else { "failed" });
@@ -433,7 +474,6 @@ impl Controller {
             debug!(%key, %error, "looked at again");
         } else {
             warn!(%key, %error, ?wait, "not done; tried again");
-            memory.rest_until = Some(Instant::now() + REST);
             let message = error.to_string();
             if memory.hindrance.as_ref() != Some(&message) {
                 self.events
@@ -443,6 +483,23 @@ impl Controller {
         }
         Instant::now() + wait
     }
+}
+
+/// Uids of the candidate's pods.
+fn candidate_pods<'a>(
+    namespace: &'a Namespace,
+    state: &State,
+    policy: Option<&Policy>,
+) -> Vec<&'a str> {
+    let (Some(candidate), Some(policy)) = (&state.candidate, policy) else {
+        return Vec::new();
+    };
+    let values = &candidate.arm.pod_label_values;
+    let pods = namespace.pods.iter().filter(|pod| {
+        let value = pod.meta.labels.get(&policy.pod_label);
+        value.is_some_and(|value| values.contains(value))
+    });
+    pods.map(|pod| pod.meta.uid.as_str()).collect()
 }
 
 /// The Deployment that the MeshRollout governs.

@@ -35,6 +35,8 @@ pub enum Kind {
     ReplicaSet,
     /// A candidate pod's condition.
     Pod,
+    /// A HorizontalPodAutoscaler's `behavior.scaleDown.selectPolicy`.
+    Autoscaler,
 }
 
 /// A write that the cache has not shown yet.
@@ -229,7 +231,10 @@ mod tests {
             asked.extend(seen.overdue(&key()));
             tokio::time::advance(Duration::from_millis(10)).await;
         }
-        let ages: Vec<_> = asked.iter().map(|overdue| overdue.age.as_millis()).collect();
+        let ages: Vec<_> = asked
+            .iter()
+            .map(|overdue| overdue.age.as_millis())
+            .collect();
         assert_eq!(ages, [2000, 2500]);
         assert!(asked[0].first && !asked[1].first);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStream, TryStreamExt, future};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{Pod, Service},
 };
 use kube::{
@@ -20,8 +21,8 @@ use tracing::warn;
 use super::{
     cache::Cache,
     facts::{
-        DeploymentFacts, Kept, Key, PodFacts, ReplicaSetFacts, RolloutFacts, ServiceFacts,
-        SplitFacts,
+        AutoscalerFacts, DeploymentFacts, Kept, Key, PodFacts, ReplicaSetFacts, RolloutFacts,
+        ServiceFacts, SplitFacts,
     },
     mapping,
     queue::Queue,
@@ -44,6 +45,8 @@ pub struct World {
     pub pods: Cache<PodFacts>,
     /// Services.
     pub services: Cache<ServiceFacts>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: Cache<AutoscalerFacts>,
 }
 
 /// All objects of one namespace at one moment.
@@ -59,6 +62,8 @@ pub struct Namespace {
     pub pods: Vec<Arc<PodFacts>>,
     /// Services.
     pub services: Vec<Arc<ServiceFacts>>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: Vec<Arc<AutoscalerFacts>>,
 }
 
 impl World {
@@ -71,6 +76,7 @@ impl World {
             replica_sets: self.replica_sets.within(namespace),
             pods: self.pods.within(namespace),
             services: self.services.within(namespace),
+            autoscalers: self.autoscalers.within(namespace),
         }
     }
 
@@ -87,6 +93,7 @@ impl World {
             Kind::Deployment => of(&self.deployments, namespace, name),
             Kind::ReplicaSet => of(&self.replica_sets, namespace, name),
             Kind::Pod => of(&self.pods, namespace, name),
+            Kind::Autoscaler => of(&self.autoscalers, namespace, name),
         }
     }
 
@@ -99,6 +106,7 @@ impl World {
             self.replica_sets.synced(),
             self.pods.synced(),
             self.services.synced(),
+            self.autoscalers.synced(),
         );
     }
 }
@@ -121,9 +129,10 @@ pub struct Watches {
 impl Watches {
     /// Starts one watch a kind; they run until `tasks` is dropped.
     pub fn start(self, client: &Client, tasks: &mut JoinSet<()>) {
-        let (deployments, replica_sets) = (
+        let (deployments, replica_sets, autoscalers) = (
             ApiResource::erase::<Deployment>(&()),
             ApiResource::erase::<ReplicaSet>(&()),
+            ApiResource::erase::<HorizontalPodAutoscaler>(&()),
         );
         tasks.spawn(self.clone().rollouts(Api::all(client.clone())));
         tasks.spawn(self.clone().splits(Api::all(client.clone())));
@@ -136,6 +145,10 @@ impl Watches {
                 .replica_sets(Api::all_with(client.clone(), &replica_sets)),
         );
         tasks.spawn(self.clone().pods(Api::all(client.clone())));
+        tasks.spawn(
+            self.clone()
+                .autoscalers(Api::all_with(client.clone(), &autoscalers)),
+        );
         tasks.spawn(self.services(Api::all(client.clone())));
     }
 
@@ -207,6 +220,25 @@ impl Watches {
             .await;
     }
 
+    async fn autoscalers(self, api: Api<DynamicObject>) {
+        let events = watcher(api, watcher::Config::default());
+        let keep = |object| AutoscalerFacts::of(&object);
+        let wake = |autoscaler: &AutoscalerFacts| {
+            let target = autoscaler.deployment.as_deref();
+            target.map_or_else(Vec::new, |deployment| {
+                mapping::of_workload(&self.world, &autoscaler.meta.namespace, deployment)
+            })
+        };
+        self.follow(
+            events,
+            &self.world.autoscalers,
+            keep,
+            wake,
+            "HorizontalPodAutoscalers",
+        )
+        .await;
+    }
+
     /// Keeps a cache as the watch tells it, and wakes whom a change concerns. The cache is
     /// always written before the version is told to [`Seen`].
     async fn follow<K: Send, V: Kept>(
@@ -250,6 +282,10 @@ impl Watches {
                     let (object, before) = cache.put(keep(object));
                     self.seen
                         .shown(&object.meta().uid, Some(&object.meta().version));
+                    let is_news = |before: &Arc<V>| object.is_news(before);
+                    if !before.as_ref().is_none_or(is_news) {
+                        continue;
+                    }
                     wake(&object)
                         .into_iter()
                         .for_each(|key| self.queue.wake(key));

@@ -18,12 +18,13 @@ use kube::{
 use parking_lot::Mutex;
 use serde_json::json;
 use sluice_crds::names;
+use sluice_rollout::revision::candidate_pod_hash;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tracing::{info, warn};
 
 use super::{
     act::{ActError, REQUEST, answer},
-    facts::{Key, MANAGER, ReplicaSetFacts},
+    facts::{Key, MANAGER, ReplicaSetFacts, RolloutFacts},
     watches::World,
 };
 use crate::{backoff::Backoff, lease::Leadership};
@@ -115,8 +116,8 @@ struct Lists {
     term: Option<i32>,
     /// Gated by a MeshRollout that this term has looked at.
     gated: BTreeMap<Key, String>,
-    /// Found in the configuration when the term began: gated until their ReplicaSet is gone or
-    /// its MeshRollout has been looked at.
+    /// Found in the configuration when the term began: gated until nobody tries them and their
+    /// ReplicaSet is gone, or their MeshRollout has been looked at.
     inherited: BTreeSet<String>,
     /// The expressions that stand in the cluster, as far as is known.
     hold: Option<String>,
@@ -251,12 +252,13 @@ impl Webhooks {
             };
             *known = Some(condition.expression.clone());
         }
-        let exists = |told: &String| {
-            let is_it =
-                |set: &ReplicaSetFacts| candidate(&set.meta.namespace, &set.pod_hash) == *told;
-            self.world.replica_sets.any(is_it)
+        let is_it = |set: &ReplicaSetFacts, told: &str| {
+            candidate(&set.meta.namespace, &set.pod_hash) == *told
         };
-        lists.inherited.retain(exists);
+        lists.inherited.retain(|told| {
+            let exists = self.world.replica_sets.any(|set| is_it(set, told));
+            exists || self.world.rollouts.any(|rollout| is_tried(rollout, told))
+        });
         lists
             .gated
             .retain(|key, _| self.world.rollouts.get(&key.namespace, &key.name).is_some());
@@ -389,6 +391,19 @@ impl Webhooks {
     }
 }
 
+/// Whether the MeshRollout tries this candidate, whose ReplicaSet may not be made yet.
+fn is_tried(rollout: &RolloutFacts, told: &str) -> bool {
+    let state = rollout
+        .object
+        .status
+        .as_ref()
+        .and_then(|status| status.state.as_ref());
+    let revision = state.and_then(|state| state["candidate"]["revision"].as_str());
+    revision.is_some_and(|revision| {
+        candidate(&rollout.meta.namespace, &candidate_pod_hash(revision)) == told
+    })
+}
+
 /// The one match condition of a webhook; a nameless `true` where it has none.
 fn condition(
     configuration: &MutatingWebhookConfiguration,
@@ -408,7 +423,10 @@ fn condition(
 
 #[cfg(test)]
 mod tests {
+    use sluice_crds::MeshRolloutStatus;
+
     use super::*;
+    use crate::controller::fixtures::rollout;
 
     fn set(items: &[&str]) -> BTreeSet<String> {
         items.iter().map(|&item| item.to_owned()).collect()
@@ -438,6 +456,26 @@ mod tests {
              && (request.namespace + '/' + object.metadata.labels['pod-template-hash']) \
              in ['bank/sluice-a', 'shop/sluice-b']"
         );
+    }
+
+    #[test]
+    fn a_candidate_is_gated_from_its_first_state_on_though_it_has_no_replica_set_yet() {
+        let mut trying = rollout("web", "web");
+        let state = json!({"candidate": {"revision": "0123456789abcdef"}});
+        trying.object.status = Some(MeshRolloutStatus {
+            state: Some(state),
+            ..MeshRolloutStatus::default()
+        });
+        let namespace = &trying.meta.namespace;
+        assert!(is_tried(&trying, &format!("{namespace}/sluice-0123456789")));
+        assert!(!is_tried(
+            &trying,
+            &format!("{namespace}/sluice-9876543210")
+        ));
+        assert!(!is_tried(
+            &rollout("web", "web"),
+            &format!("{namespace}/sluice-")
+        ));
     }
 
     #[test]

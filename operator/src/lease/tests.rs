@@ -167,10 +167,40 @@ async fn the_end_of_a_term_is_told_when_it_happens() {
     }
     memory.0.lock().away.push("a");
     let began = Instant::now();
-    while a.0.borrow().is_some() {
+    while a.leads() {
         a.changed().await;
     }
     assert!(began.elapsed() <= DURATION - MARGIN + Duration::from_millis(10));
+    assert!(a.lapsed().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lapsed_leader_leads_on_when_the_apiserver_is_back_and_nobody_took_over() {
+    let memory = Memory::default();
+    let (a, _stop_a) = memory.start("a");
+    pass(10).await;
+    let term = a.term();
+    assert_eq!(a.lapsed(), None);
+    memory.0.lock().away.push("a");
+    pass(60_000).await;
+    assert_eq!((a.term(), a.lapsed()), (None, term));
+    memory.0.lock().away.clear();
+    pass(2500).await;
+    assert_eq!((a.term(), a.lapsed()), (term, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lapsed_leader_that_sees_another_holder_is_none_any_more() {
+    let memory = Memory::default();
+    let (a, _stop_a) = memory.start("a");
+    pass(10).await;
+    let (b, _stop_b) = memory.start("b");
+    memory.0.lock().away.push("a");
+    pass(10_000).await;
+    assert!(a.lapsed().is_some() && b.leads());
+    memory.0.lock().away.clear();
+    pass(2500).await;
+    assert!(a.lapsed().is_none() && !a.leads() && b.leads());
 }
 
 #[test]

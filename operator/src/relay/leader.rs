@@ -16,15 +16,16 @@ use parking_lot::Mutex;
 use sluice_evidence::{
     Table,
     relay::{
-        Ack, ProxyEntry, Table as TableMessage,
+        Ack, Eject, ProxyEntry, Table as TableMessage,
         relay_server::{Relay, RelayServer},
     },
 };
 use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use super::ejects::{Ejects, Known};
 use crate::{
     lease::Leadership,
     tls::{Acceptor, Certs, ClientAuth, PeerInfo},
@@ -53,6 +54,8 @@ pub struct Hub {
     table: Mutex<Table>,
     /// Open streams that have told their whole table, by replica.
     streams: Mutex<BTreeMap<String, u32>>,
+    /// Told to every replica in every answer.
+    pub ejects: Ejects,
     started: Instant,
     leadership: Leadership,
     on_news: OnNews,
@@ -72,6 +75,7 @@ impl Hub {
         Self {
             table: Mutex::new(Table::new(pod, started_ms)),
             streams: Mutex::default(),
+            ejects: Ejects::default(),
             started: Instant::now(),
             leadership,
             on_news,
@@ -115,6 +119,35 @@ impl Hub {
         }
     }
 
+    /// What a replica holds for a leader that may be gone is known to this one from now on.
+    fn learn(&self, replica: &str, ejects: Vec<Eject>) {
+        for eject in ejects {
+            let told = eject.clone();
+            if self.ejects.add(eject) {
+                let Eject {
+                    namespace,
+                    rollout,
+                    revision,
+                    fence,
+                    why,
+                    ..
+                } = told;
+                info!(
+                    replica,
+                    namespace, rollout, revision, fence, why, "a replica holds an eject"
+                );
+                (self.on_news)(&BTreeSet::new());
+            }
+        }
+    }
+
+    fn ack(&self, ejects: &Known) -> Ack {
+        Ack {
+            leading: self.leadership.leads() || self.leadership.lapsed().is_some(),
+            ejects: ejects.values().cloned().collect(),
+        }
+    }
+
     fn opened(&self, replica: &str) {
         *self.streams.lock().entry(replica.to_owned()).or_default() += 1;
         debug!(replica, "relay stands: its whole table is in");
@@ -143,6 +176,42 @@ fn services_of(entry: &ProxyEntry) -> impl Iterator<Item = &String> {
     applied
         .chain(entry.records.iter().map(|record| &record.service))
         .chain(&entry.views)
+}
+
+/// One replica's stream.
+struct Sharing {
+    hub: Arc<Hub>,
+    tables: Streaming<TableMessage>,
+    ejects: watch::Receiver<Known>,
+    began: Instant,
+    open: Option<Open>,
+}
+
+impl Sharing {
+    /// The next answer; none when the replica is silent or gone.
+    async fn next(&mut self) -> Option<Ack> {
+        tokio::select! {
+            message = tokio::time::timeout(SILENCE, self.tables.next()) => {
+                self.take(message.ok()??.ok()?);
+            }
+            changed = self.ejects.changed() => changed.ok()?,
+        }
+        let ejects = self.ejects.borrow_and_update().clone();
+        Some(self.hub.ack(&ejects))
+    }
+
+    fn take(&mut self, message: TableMessage) {
+        self.hub.take(&message.replica, &message.proxies);
+        self.hub.learn(&message.replica, message.ejects);
+        // The sender keeps alive each second, so this is seen in time.
+        if self.open.is_none() && self.began.elapsed() >= SETTLE {
+            self.hub.opened(&message.replica);
+            self.open = Some(Open {
+                hub: self.hub.clone(),
+                replica: message.replica,
+            });
+        }
+    }
 }
 
 /// Counts a stream as open while it lives.
@@ -202,26 +271,16 @@ impl Relay for Service {
         request: Request<Streaming<TableMessage>>,
     ) -> Result<Response<Self::ShareStream>, Status> {
         self.check(request.extensions().get::<PeerInfo>())?;
-        let state = (self.hub.clone(), request.into_inner(), None::<Open>);
-        let began = Instant::now();
-        let acks = futures::stream::unfold(state, move |(hub, mut tables, mut open)| async move {
-            let message = tokio::time::timeout(SILENCE, tables.next())
-                .await
-                .ok()??
-                .ok()?;
-            hub.take(&message.replica, &message.proxies);
-            // The sender keeps alive each second, so this is seen in time.
-            if open.is_none() && began.elapsed() >= SETTLE {
-                hub.opened(&message.replica);
-                open = Some(Open {
-                    hub: hub.clone(),
-                    replica: message.replica,
-                });
-            }
-            let ack = Ack {
-                leading: hub.leadership.leads(),
-            };
-            Some((Ok(ack), (hub, tables, open)))
+        let stream = Sharing {
+            ejects: self.hub.ejects.subscribe(),
+            hub: self.hub.clone(),
+            tables: request.into_inner(),
+            began: Instant::now(),
+            open: None,
+        };
+        let acks = futures::stream::unfold(stream, async |mut stream| {
+            let ack = stream.next().await?;
+            Some((Ok(ack), stream))
         });
         Ok(Response::new(acks.boxed()))
     }
@@ -275,6 +334,7 @@ mod tests {
                 fence: 3,
                 stable: Some(counts.clone()),
                 candidate: Some(counts),
+                ..Record::default()
             }],
             views: vec!["shop/web".to_owned()],
             ..ProxyEntry::default()

@@ -1,4 +1,4 @@
-//! Tells the leader what this replica's proxies said.
+//! Tells the leader what this replica's proxies said, and hears of its ejects.
 //!
 //! ```text
 //!  Lease ──watch──▶ address ─▶ dial (mTLS) ─▶ whole table, then changes at once, else each second
@@ -178,8 +178,13 @@ async fn share(
     loop {
         tokio::select! {
             ack = acks.message() => match ack {
-                Ok(Some(ack)) if ack.leading => {}
-                Ok(Some(_)) => return Ended::NotLeading,
+                Ok(Some(ack)) => {
+                    // Whoever told them: they only take weight away, up to their fence.
+                    hub.eject(&ack.ejects);
+                    if !ack.leading {
+                        return Ended::NotLeading;
+                    }
+                }
                 Ok(None) => return Ended::Closed,
                 Err(status) => return status.into(),
             },
@@ -210,6 +215,7 @@ async fn send(hub: &Hub, tables: &mpsc::Sender<Table>, told: &mut u64) -> Result
     let table = Table {
         replica: hub.replica().to_owned(),
         proxies,
+        ejects: hub.ejects(),
     };
     tables.send(table).await.map_err(|_| Ended::Closed)?;
     *told = sequence;

@@ -7,7 +7,7 @@ use sluice_evidence::{
     Identity,
     v1::{AppliedSplit, ProxyReport},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     lease::Leadership,
-    serving::{Hub, tests::report},
+    serving::{
+        Hub,
+        tests::{eject, report, split},
+    },
     tls::tests::Ca,
 };
 
@@ -24,9 +27,17 @@ const SERVICE: &str = "bookinfo/reviews";
 
 /// A leader on loopback, and its address.
 async fn start(ca: &Ca, shutdown: &CancellationToken) -> (Arc<leader::Hub>, SocketAddr) {
+    start_as(Leadership::always(), ca, shutdown).await
+}
+
+async fn start_as(
+    leadership: Leadership,
+    ca: &Ca,
+    shutdown: &CancellationToken,
+) -> (Arc<leader::Hub>, SocketAddr) {
     let hub = leader::Hub::new(
         "controller-1",
-        Leadership::always(),
+        leadership,
         Box::new(|_| ()),
         Box::new(|| ()),
     );
@@ -140,4 +151,43 @@ async fn a_stranger_and_another_role_are_not_listened_to() {
     until(|| leader.hears("honest")).await;
     assert!(!leader.hears("stranger") && !leader.hears("role"));
     assert_eq!(applied(&leader, 1), 1);
+}
+
+#[tokio::test]
+async fn a_leader_whose_lease_has_lapsed_still_hears_and_ejects() {
+    let (ca, shutdown) = (Ca::new(), CancellationToken::new());
+    let lapsed = Leadership::until(Instant::now());
+    let (leader, address) = start_as(lapsed, &ca, &shutdown).await;
+    let replica = Hub::new("cluster.local", "serving-1", Default::default());
+    replica.apply_split(&split(7, 10));
+    let _lease = sender(&ca, "sluice-serving", &replica, address);
+    until(|| leader.hears("serving-1")).await;
+    leader.ejects.add(eject(7));
+    until(|| replica.ejects() == [eject(7)]).await;
+    assert!(leader.hears("serving-1"), "it has stayed all the while");
+}
+
+#[tokio::test]
+async fn the_next_leader_carries_an_eject_to_the_replicas_that_the_first_could_not_reach() {
+    let (ca, first, second) = (
+        Ca::new(),
+        CancellationToken::new(),
+        CancellationToken::new(),
+    );
+    let (leader, address) = start(&ca, &first).await;
+    let [reached, cut_off] =
+        ["serving-1", "serving-2"].map(|name| Hub::new("cluster.local", name, Default::default()));
+    for replica in [&reached, &cut_off] {
+        replica.apply_split(&split(7, 10));
+    }
+    let lease = sender(&ca, "sluice-serving", &reached, address);
+    leader.ejects.add(eject(7));
+    until(|| reached.ejects() == [eject(7)]).await;
+    first.cancel();
+
+    let (next, address) = start(&ca, &second).await;
+    lease.send_replace(Some(address));
+    let _other = sender(&ca, "sluice-serving", &cut_off, address);
+    until(|| next.ejects.of("bookinfo", "reviews") == Some(eject(7))).await;
+    until(|| cut_off.ejects() == [eject(7)]).await;
 }

@@ -10,10 +10,15 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use sluice_crds::{CANDIDATE, TrafficSplit};
-use sluice_evidence::{Identity, Refused, Table, relay::ProxyEntry, v1::ProxyReport};
-use sluice_mesh::{Input, ObjectKey, World};
+use sluice_evidence::{
+    Identity, Refused, Table,
+    relay::{self, ProxyEntry},
+    v1::ProxyReport,
+};
+use sluice_mesh::{Eject, Input, ObjectKey, World};
 use sluice_xds::{Kind, ResourceName};
 use tokio::{sync::watch, time::Instant};
+use tracing::{info, warn};
 
 use super::{
     mailbox::{Batch, Mailbox},
@@ -116,6 +121,7 @@ impl Hub {
             self.candidates.lock().remove(&key);
         }
         self.change(|world| world.apply_split(split));
+        self.count_ejects();
     }
 
     /// Takes out an object that is no more.
@@ -124,6 +130,64 @@ impl Hub {
             self.candidates.lock().remove(key);
         }
         self.change(|world| world.remove(input, key));
+        if input == Input::Split {
+            self.count_ejects();
+        }
+    }
+
+    /// Takes candidates off traffic by the leader's word, for as long as their splits have no
+    /// higher fence: whether that leader lives, and whether we hear of it, or not.
+    pub fn eject(&self, ejects: &[relay::Eject]) {
+        if ejects.is_empty() {
+            return;
+        }
+        for told in ejects {
+            let key = ObjectKey::new(&told.namespace, &told.rollout);
+            let eject = Eject {
+                revision: told.revision.clone(),
+                fence: told.fence,
+                since_ms: told.since_ms,
+                why: told.why.clone(),
+            };
+            self.change(|world| world.eject(&key, eject));
+        }
+        self.count_ejects();
+    }
+
+    /// The ejects that hold.
+    #[must_use]
+    pub fn ejects(&self) -> Vec<relay::Eject> {
+        let world = self.world.read();
+        let ejects = world.ejects().iter().map(|(split, eject)| relay::Eject {
+            namespace: split.namespace.clone(),
+            rollout: split.name.clone(),
+            revision: eject.revision.clone(),
+            fence: eject.fence,
+            since_ms: eject.since_ms,
+            why: eject.why.clone(),
+        });
+        ejects.collect()
+    }
+
+    /// Says when an eject has come or is over; the leader is told at once.
+    fn count_ejects(&self) {
+        let now = i64::try_from(self.world.read().ejects().len()).unwrap_or(i64::MAX);
+        let before = self.metrics.ejects.set(now);
+        if now == before {
+            return;
+        }
+        self.table_changed.send_replace(());
+        if now > before {
+            warn!(
+                ejects = now,
+                "the leader has taken a candidate off traffic without the apiserver: until its split has a higher fence"
+            );
+        } else {
+            info!(
+                ejects = now,
+                "an eject is over: its split has a higher fence or is no more"
+            );
+        }
     }
 
     /// Opens a stream.

@@ -19,6 +19,8 @@ pub struct Metrics {
     pub refused: Family<TypeLabel, Counter>,
     /// Reports of proxies.
     pub reports: Counter,
+    /// Splits whose candidate is off traffic by the leader's word alone.
+    pub ejects: Gauge,
     /// Callers turned away.
     pub unauthenticated: Counter,
 }
@@ -51,6 +53,11 @@ impl Metrics {
             registry.register("sluice_ads_sent", "Resources and removals sent", it.sent);
             registry.register("sluice_ads_refused", "NACKs of proxies", it.refused);
             registry.register("sluice_evidence_reports", "Reports of proxies", it.reports);
+            registry.register(
+                "sluice_ejected_splits",
+                "Splits whose candidate the leader took off traffic without the apiserver",
+                it.ejects,
+            );
             registry.register(
                 "sluice_unauthenticated",
                 "Streams refused because the caller could not be proved",

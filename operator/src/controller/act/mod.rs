@@ -1,7 +1,9 @@
 //! Brings about what a state asks for, in the order of `Desired`'s fields: the split, the hold,
-//! the candidate. Every write is made by the leader only, carries the resourceVersion that was
-//! read before the state was written, and is remembered until the cache shows it.
+//! the candidate, the autoscalers. Every write is made by the leader only, carries the
+//! resourceVersion that was read before the state was written (or found to stand), and is
+//! remembered until the cache shows it.
 
+mod autoscaler;
 mod candidate;
 mod hold;
 mod pods;
@@ -9,11 +11,14 @@ mod split;
 mod split_status;
 mod template;
 
+pub(in crate::controller) use autoscaler::free;
 pub use split_status::split_status;
 
 use std::{future::Future, time::Duration};
 
-use kube::{Client, ResourceExt, api::PostParams};
+use kube::{Api, Client, ResourceExt, api::PostParams, core::Status};
+use sluice_crds::MeshRollout;
+use tokio::sync::OnceCell;
 
 use super::{
     facts::{Key, MANAGER, Meta, RolloutFacts},
@@ -45,7 +50,16 @@ pub enum ActError {
         /// The apiserver's sentence.
         message: String,
     },
-    /// The apiserver refused, or did not answer.
+    /// The apiserver did not answer, or not to the question: it is down, cut off, overloaded, or
+    /// without its store. Whether the write was made is not known.
+    #[error("{what}: the apiserver does not answer: {message}; tried again until it does")]
+    Silent {
+        /// What was to be done.
+        what: String,
+        /// How that was noticed.
+        message: String,
+    },
+    /// The apiserver refused.
     #[error("{what}: {message}")]
     Failed {
         /// What was to be done.
@@ -62,13 +76,27 @@ impl ActError {
     /// From an answer of the apiserver.
     #[must_use]
     pub fn from_kube(what: String, error: &kube::Error) -> Self {
-        let kube::Error::Api(status) = error else {
-            return Self::Failed {
-                what,
-                message: error.to_string(),
-            };
+        let status = match error {
+            kube::Error::Api(status) => status,
+            kube::Error::HyperError(_) | kube::Error::Service(_) => {
+                let message = error.to_string();
+                return Self::Silent { what, message };
+            }
+            _ => {
+                let message = error.to_string();
+                return Self::Failed { what, message };
+            }
         };
         match (status.code, status.reason.as_str()) {
+            (429 | 500.., _) => Self::Silent {
+                what,
+                message: status.message.clone(),
+            },
+            // Looking again would not help: somebody else owns the field.
+            (409, _) if is_owned_by_another(status) => Self::Failed {
+                what,
+                message: status.message.clone(),
+            },
             (409, _) => Self::Conflict(what),
             (404, _) => Self::Conflict(what),
             // A quota refuses with 403 too, and says so.
@@ -88,6 +116,13 @@ impl ActError {
     }
 }
 
+/// Whether a server-side apply met a field of another manager.
+fn is_owned_by_another(status: &Status) -> bool {
+    let details = status.details.iter();
+    let mut causes = details.flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason == "FieldManagerConflict")
+}
+
 /// The apiserver's answer to a request, waited for this long at the most.
 ///
 /// # Errors
@@ -100,8 +135,8 @@ pub async fn answer<T>(
     match tokio::time::timeout(patience, request).await {
         Ok(answer) => answer.map_err(|error| ActError::from_kube(what, &error)),
         Err(_) => {
-            let message = format!("the apiserver did not answer within {patience:?}");
-            Err(ActError::Failed { what, message })
+            let message = format!("nothing came within {patience:?}");
+            Err(ActError::Silent { what, message })
         }
     }
 }
@@ -122,6 +157,8 @@ pub struct Writer<'a> {
     pub rollout: &'a RolloutFacts,
     /// Its namespace, as the decision saw it.
     pub namespace: &'a Namespace,
+    /// Set once the apiserver has said that the state is the newest one.
+    pub state_stands: &'a OnceCell<()>,
 }
 
 impl Writer<'_> {
@@ -172,6 +209,19 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Where a look has found nothing to write into the status, its effects follow from a status
+    /// that may have been read too early, and be against what another leader has decided since.
+    /// The same status, in the version that was read, writes nothing, or is refused.
+    async fn confirm_state(&self) -> Result<(), ActError> {
+        let rollout = &self.rollout.object;
+        let name = &self.rollout.meta.name;
+        let api = Api::<MeshRollout>::namespaced(self.client.clone(), &self.rollout.meta.namespace);
+        let what = format!("status of MeshRollout {name}");
+        let params = params();
+        answer(what, REQUEST, api.replace_status(name, &params, rollout)).await?;
+        Ok(())
+    }
+
     async fn attempt<T>(
         &self,
         kind: Kind,
@@ -180,6 +230,11 @@ impl Writer<'_> {
     ) -> Result<T, ActError> {
         if !self.leadership.leads() {
             return Err(ActError::NotLeading(what));
+        }
+        if kind != Kind::Rollout {
+            self.state_stands
+                .get_or_try_init(|| self.confirm_state())
+                .await?;
         }
         let outcome = answer(what, REQUEST, request).await;
         self.metrics.write(kind, outcome.is_ok());
@@ -208,6 +263,16 @@ mod tests {
             "ReplicaSet x".to_owned(),
             &kube::Error::Api(Box::new(status)),
         )
+    }
+
+    #[test]
+    fn only_an_apiserver_that_could_not_say_is_silent() {
+        for code in [429, 500, 503, 504] {
+            assert!(matches!(refused(code, "etcd"), ActError::Silent { .. }));
+        }
+        for code in [400, 403, 404, 409, 410, 422] {
+            assert!(!matches!(refused(code, "no"), ActError::Silent { .. }));
+        }
     }
 
     #[test]

@@ -68,26 +68,28 @@ fn programmed(view: &SplitView, summary: &str) -> Fact {
 }
 
 /// When the status may be written: now for a new fence and when every proxy has come to follow
-/// it, else [`QUIET`] after the last time.
+/// it, else [`QUIET`] after the last time. `last` is when this process wrote it last, or saw it
+/// first: one that leads anew does not know yet how the proxies stand, and writes no doubts into
+/// every split of the cluster.
 pub(super) fn due(
     before: Option<&TrafficSplitStatus>,
     next: &TrafficSplitStatus,
-    last: Option<Instant>,
+    last: Instant,
     now: Instant,
 ) -> Option<Instant> {
     if before == Some(next) {
         return None;
     }
-    let whole = |status: &TrafficSplitStatus| status.applied == status.expected;
-    if before.is_none_or(|before| before.fence != next.fence || !whole(before) && whole(next)) {
+    let holds = |status: &TrafficSplitStatus| status.conditions.iter().any(|c| c.status == "True");
+    if before.is_none_or(|before| before.fence != next.fence || !holds(before) && holds(next)) {
         return Some(now);
     }
-    Some(last.map_or(now, |last| last + QUIET).max(now))
+    Some((last + QUIET).max(now))
 }
 
 impl Writer<'_> {
     /// Writes the status when it is due; gives when it will be, if that is later. `last` is
-    /// when this process wrote it last.
+    /// when this process wrote it last, or saw it first.
     pub async fn write_split_status(
         &self,
         split: &SplitFacts,
@@ -95,7 +97,8 @@ impl Writer<'_> {
         last: &mut Option<Instant>,
     ) -> Result<Option<Instant>, ActError> {
         let now = Instant::now();
-        let Some(at) = due(split.object.status.as_ref(), &next, *last, now) else {
+        let since = *last.get_or_insert(now);
+        let Some(at) = due(split.object.status.as_ref(), &next, since, now) else {
             return Ok(None);
         };
         if at > now {
@@ -152,23 +155,40 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_new_fence_is_told_at_once_and_counts_only_now_and_then() {
         let now = Instant::now();
-        let status = |fence, applied| TrafficSplitStatus {
-            fence,
-            applied,
+        let status = |fence, applied, expected| {
+            let fact = programmed(&view(applied, expected - applied), "");
+            TrafficSplitStatus {
+                fence,
+                applied: i32::try_from(applied).unwrap_or_default(),
+                conditions: merge(&[], vec![fact], 1, Timestamp::UNIX_EPOCH),
+                ..Default::default()
+            }
+        };
+        let before = status(1, 2, 3);
+        assert_eq!(due(Some(&before), &before, now, now), None);
+        assert_eq!(due(Some(&before), &status(2, 0, 3), now, now), Some(now));
+        let more = due(Some(&before), &status(1, 3, 4), now, now);
+        assert_eq!(more, Some(now + QUIET));
+        assert_eq!(due(Some(&before), &status(1, 3, 3), now, now), Some(now));
+        assert_eq!(due(None, &status(1, 0, 3), now, now), Some(now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_that_has_not_heard_of_the_proxies_yet_leaves_what_stands() {
+        let now = Instant::now();
+        let told = |view: &SplitView| TrafficSplitStatus {
+            applied: i32::try_from(view.applied).unwrap_or_default(),
+            conditions: merge(&[], vec![programmed(view, "")], 1, Timestamp::UNIX_EPOCH),
             ..Default::default()
         };
-        let before = status(1, 2);
-        assert_eq!(due(Some(&before), &before, None, now), None);
-        assert_eq!(due(Some(&before), &status(2, 0), Some(now), now), Some(now));
+        let (whole, unheard) = (told(&view(3, 0)), told(&SplitView::default()));
+        assert_eq!(due(Some(&whole), &unheard, now, now), Some(now + QUIET));
+        let late = now + QUIET;
         assert_eq!(
-            due(Some(&before), &status(1, 3), Some(now), now),
-            Some(now + QUIET)
+            due(Some(&whole), &unheard, now, late),
+            Some(late),
+            "then it is said"
         );
-        let whole = TrafficSplitStatus {
-            expected: 3,
-            ..status(1, 3)
-        };
-        assert_eq!(due(Some(&before), &whole, Some(now), now), Some(now));
-        assert_eq!(due(None, &status(1, 0), None, now), Some(now));
+        assert_eq!(due(Some(&unheard), &whole, late, late), Some(late));
     }
 }

@@ -21,6 +21,8 @@ pub(super) fn view(
 ) -> DeploymentView {
     let pods = by_owner(namespace);
     let mut view = DeploymentView {
+        uid: deployment.meta.uid.clone(),
+        generation: deployment.meta.generation,
         revision: deployment.revision.clone(),
         replicas: deployment.replicas,
         paused: deployment.paused,

@@ -8,7 +8,9 @@ pub use deployment::candidate_sets;
 pub use services::services_of;
 
 use sluice_crds::names;
-use sluice_rollout::observation::{EvidenceView, Observation, SplitView, Workload};
+use sluice_rollout::observation::{
+    EvidenceView, Observation, SplitView, UnheldAutoscaler, Workload,
+};
 
 use super::{facts::RolloutFacts, watches::Namespace};
 
@@ -29,6 +31,7 @@ pub fn observe(
         missing_services,
         split,
         evidence,
+        unheld: unheld(rollout, namespace),
         command: annotations
             .and_then(|a| a.get(names::COMMAND))
             .cloned()
@@ -50,6 +53,18 @@ fn workload(rollout: &RolloutFacts, namespace: &Namespace, services: &[String]) 
     let deployment = deployments.find(|d| Some(d.meta.name.as_str()) == name && !d.meta.deleting);
     deployment.map_or(Workload::Missing, |deployment| {
         Workload::Deployment(deployment::view(deployment, &rollout.meta.uid, namespace))
+    })
+}
+
+fn unheld(rollout: &RolloutFacts, namespace: &Namespace) -> Option<UnheldAutoscaler> {
+    let workload = rollout.object.spec.workload.as_ref()?;
+    let mut autoscalers = namespace.autoscalers.iter();
+    autoscalers.find_map(|autoscaler| {
+        let manager = autoscaler.unheld_by()?;
+        autoscaler.scales(&workload.name).then(|| UnheldAutoscaler {
+            name: autoscaler.meta.name.clone(),
+            manager: manager.to_owned(),
+        })
     })
 }
 

@@ -6,8 +6,10 @@ use sluice_rollout::observation::{DeploymentView, Owner, SubsetsView};
 
 use super::*;
 use crate::controller::{
-    facts::{DeploymentFacts, PodFacts, ReplicaSetFacts},
-    fixtures::{Build, deployment, pod, replica_set, rollout, rollout_of_versions, service},
+    facts::{AutoscalerFacts, DeploymentFacts, PodFacts, ReplicaSetFacts},
+    fixtures::{
+        Build, autoscaler, deployment, pod, replica_set, rollout, rollout_of_versions, service,
+    },
 };
 
 /// The Deployment `web` at revision `r2`, its stable ReplicaSet `web-1` of `r1`.
@@ -312,4 +314,24 @@ fn the_revision_of_a_subset_changes_with_its_newest_template() {
         .set(newer.created(9))
         .pods("web-v2-b", 1, subset_pod("v2"));
     assert_ne!(subsets(&scene.0).unwrap().candidate_revision, before);
+}
+
+#[test]
+fn an_autoscaler_of_the_workload_that_somebody_else_sets_is_seen() {
+    let seen = |facts: &[AutoscalerFacts]| {
+        let mut scene = Scene::new();
+        scene.0.autoscalers = facts.iter().cloned().map(Arc::new).collect();
+        let (split, evidence) = (SplitView::default(), EvidenceView::default());
+        observe(&rollout("web", "web"), &scene.0, split, evidence).unheld
+    };
+    let set = |deployment| AutoscalerFacts {
+        set_by: Some("kustomize-controller".to_owned()),
+        ..autoscaler("web", deployment)
+    };
+    assert_eq!(seen(&[autoscaler("web", "web"), set("other")]), None);
+    let unheld = seen(&[set("other"), set("web")]).unwrap();
+    assert_eq!(
+        (unheld.name.as_str(), unheld.manager.as_str()),
+        ("web", "kustomize-controller")
+    );
 }

@@ -57,6 +57,29 @@ async fn a_name_that_is_no_service_port_is_answered_as_removed() {
     assert_eq!(ads.next().await.removed_resources, [LISTENER]);
 }
 
+#[tokio::test]
+async fn a_proxy_that_asks_for_everything_gets_nothing_and_is_told_to_ask_by_name() {
+    let harness = Harness::new();
+    harness.reviews();
+    let mut ads = harness.ads("evil/curious").await.unwrap();
+    for (kind, name) in [
+        (Kind::Listener, "outbound/10.96.0.7:*"),
+        (Kind::Endpoints, "outbound|80||*.bookinfo.svc.cluster.local"),
+    ] {
+        ads.subscribe(kind, &[name]).await;
+        let answer = ads.next().await;
+        assert!(answer.resources.is_empty(), "{name}: {answer:?}");
+        assert_eq!(answer.removed_resources, [name]);
+    }
+    ads.subscribe(Kind::Listener, &["*"]).await;
+    let refused = ads.responses.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(
+        refused.message(),
+        "a wildcard subscription to Listener is not served: subscribe by name"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_the_streams_that_a_change_concerns_are_woken() {
     let harness = Harness::new();

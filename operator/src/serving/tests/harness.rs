@@ -13,7 +13,6 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use serde_json::{Value, json};
-use sluice_crds::TrafficSplit;
 use sluice_evidence::Identity;
 use sluice_xds::Kind;
 use tokio::{io::DuplexStream, sync::mpsc};
@@ -120,17 +119,7 @@ impl Harness {
 
     /// The split of `reviews` at this weight.
     pub fn split(&self, fence: i64, weight: i32) {
-        self.hub.apply_split(&parse::<TrafficSplit>(json!({
-            "apiVersion": "sluice.dev/v1alpha1", "kind": "TrafficSplit",
-            "metadata": {"name": "reviews", "namespace": "bookinfo", "uid": "s1"},
-            "spec": {
-                "fence": fence, "services": ["reviews"], "revision": "r2", "leased": true,
-                "arms": [
-                    {"name": "stable", "weight": 100 - weight, "podLabelValues": []},
-                    {"name": "candidate", "weight": weight, "podLabelValues": ["sluice-r2"]},
-                ],
-            },
-        })));
+        self.hub.apply_split(&super::split(fence, weight));
     }
 }
 

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use sluice_evidence::{
     Identity,
     relay::{
-        Ack, Table,
+        Ack, Eject, Table,
         relay_server::{Relay, RelayServer},
     },
     v1::ProxyReport,
@@ -22,7 +22,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 
-use super::harness::Harness;
+use super::{eject, harness::Harness};
 use crate::relay::sender::{self, Dial};
 
 /// A leader that keeps what it hears, and when.
@@ -30,6 +30,7 @@ use crate::relay::sender::{self, Dial};
 struct Leader {
     heard: Arc<Mutex<Vec<(Instant, Table)>>>,
     abdicated: Arc<Mutex<bool>>,
+    ejects: Arc<Mutex<Vec<Eject>>>,
 }
 
 #[tonic::async_trait]
@@ -45,6 +46,7 @@ impl Relay for Leader {
             leader.heard.lock().push((Instant::now(), table?));
             Ok(Ack {
                 leading: !*leader.abdicated.lock(),
+                ejects: leader.ejects.lock().clone(),
             })
         });
         Ok(Response::new(acks.boxed()))
@@ -160,4 +162,33 @@ async fn a_leader_that_is_not_there_is_tried_again_and_again() {
     assert_eq!(network.start(&leader), nobody);
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(pods(&leader.heard.lock()[0].1), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_eject_outlives_the_leader_that_told_it_and_the_next_one_learns_of_it() {
+    let (harness, network) = (Harness::new(), Network::default());
+    let (old, new) = (Leader::default(), Leader::default());
+    harness.reviews();
+    harness.split(7, 10);
+    let (lease, address) = watch::channel(Some(network.start(&old)));
+    tokio::spawn(sender::run(harness.hub.clone(), address, network.clone()));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(old.heard.lock().last().unwrap().1.ejects.is_empty());
+    old.ejects.lock().push(eject(7));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(harness.hub.ejects(), [eject(7)]);
+
+    *old.abdicated.lock() = true;
+    lease.send_replace(None);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(harness.hub.ejects(), [eject(7)]);
+    lease.send_replace(Some(network.start(&new)));
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(new.heard.lock()[0].1.ejects, [eject(7)]);
+    harness.split(8, 0);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(
+        new.heard.lock().last().unwrap().1.ejects.is_empty(),
+        "told at once when it is over"
+    );
 }

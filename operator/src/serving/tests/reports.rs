@@ -1,5 +1,8 @@
 use std::time::Duration;
 
+use envoy_types::pb::envoy::{
+    config::core::v3::Node, service::discovery::v3::DeltaDiscoveryRequest,
+};
 use sluice_evidence::{
     relay::ProxyEntry,
     v1::{
@@ -48,6 +51,7 @@ fn report(coined: u64) -> ProxyReport {
                 ..ArmCounts::default()
             }),
             candidate: None,
+            ..Record::default()
         }],
         ..ProxyReport::default()
     }
@@ -118,6 +122,33 @@ async fn another_pods_view_is_no_ones_own() {
     let entry = entry(&harness, |entry| entry.pod == "liar").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(entry.records.is_empty() && harness.hub.outgoing(0).0[0].records.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_is_who_its_token_says_whatever_its_node_says() {
+    let harness = Harness::new();
+    harness.reviews();
+    let mut ads = harness.ads("evil/liar").await.unwrap();
+    let pretends = DeltaDiscoveryRequest {
+        node: Some(Node {
+            id: "sidecar~10.0.0.7~client.bookinfo~bookinfo".to_owned(),
+            ..Node::default()
+        }),
+        type_url: Kind::Listener.type_url(),
+        resource_names_subscribe: vec![LISTENER.to_owned()],
+        ..DeltaDiscoveryRequest::default()
+    };
+    ads.requests.send(pretends).await.unwrap();
+    ads.next().await;
+    let liar = open(harness.channel(), "evil/liar").await;
+    liar.reports.send(report(1_000_000)).await.unwrap();
+    let entry = entry(&harness, |entry| !entry.records.is_empty()).await;
+    // It may bear witness of what it calls, under its own name.
+    assert_eq!(
+        (entry.namespace.as_str(), entry.pod.as_str()),
+        ("evil", "liar")
+    );
+    assert_eq!(entry.pod_uid, "uid-liar");
 }
 
 #[tokio::test(start_paused = true)]
