@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
 use crate::{
-    cluster::{self, Cluster, Kind},
+    cluster::{self, Cluster, Kind, With},
     command, paths, product, tools,
 };
 
@@ -35,6 +35,9 @@ pub(crate) struct Demo {
     /// Name of the cluster
     #[arg(long, default_value = "demo")]
     name: String,
+    /// On a cluster that kind makes in Docker, instead of a node of our own: docs/kind.md
+    #[arg(long)]
+    kind: bool,
 }
 
 /// Plays the demo, or removes what it left.
@@ -42,7 +45,13 @@ pub(crate) fn run(demo: &Demo) -> Result<()> {
     if demo.down {
         return cluster::down(&demo.name);
     }
-    let cluster = prepare(&demo.name)?;
+    let cluster = if demo.kind {
+        // Said now, not after minutes of building.
+        cluster::ensure_kind_and_docker()?;
+        prepare_as(Kind::Docker, &demo.name)?
+    } else {
+        prepare(&demo.name)?
+    };
     let told = Story {
         rate: demo.rate,
         report: demo.report.clone(),
@@ -81,11 +90,22 @@ pub(crate) fn story(cluster: &Cluster, told: &Story) -> Result<()> {
 
 /// A cluster with Flux and Sluice, all images on its node.
 pub(crate) fn prepare(name: &str) -> Result<Cluster> {
+    prepare_as(Kind::Node, name)
+}
+
+fn prepare_as(kind: Kind, name: &str) -> Result<Cluster> {
     let began = Instant::now();
     let cluster = side_by_side(
         || {
             tools::ensure(&tools::ALL)?;
-            cluster::up(name, Kind::Node, true)
+            cluster::up(
+                name,
+                kind,
+                With {
+                    flux: true,
+                    ..With::default()
+                },
+            )
         },
         product::build,
     )?;

@@ -70,15 +70,18 @@ pub(crate) const PODINFO: Tool = tool("podinfo", "github.com/stefanprodan/podinf
 pub(crate) const GITSERVER: Tool = tool("gitserver", ".");
 /// Holds the namespaces of a pod.
 pub(crate) const PAUSE: Tool = tool("pause", ".");
+/// What Flux and Argo CD would say of an object.
+pub(crate) const HEALTH: Tool = tool("health", ".");
 
 /// Every tool, the slowest to build first.
-pub(crate) const ALL: [&Tool; 8] = [
+pub(crate) const ALL: [&Tool; 9] = [
     &KUBERNETES,
     &SOURCE_CONTROLLER,
     &COREDNS,
     &KUSTOMIZE_CONTROLLER,
     &HELM,
     &PODINFO,
+    &HEALTH,
     &GITSERVER,
     &PAUSE,
 ];
@@ -129,7 +132,8 @@ pub(crate) fn ensure(tools: &[&Tool]) -> Result<()> {
     Ok(())
 }
 
-fn folder() -> PathBuf {
+/// Where the tools are, each by its name, and their CRDs in `crds/NAME`.
+pub(crate) fn folder() -> PathBuf {
     paths::target().join("tools")
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{
-    network,
+    audit, network,
     process::Component,
     state::{Cluster, Kind},
 };
@@ -14,7 +14,7 @@ use crate::{command, tools};
 /// Starts etcd and the apiserver, and returns without waiting for them.
 pub(super) fn start_api(cluster: &Cluster) -> Result<()> {
     cluster.start(&etcd(cluster))?;
-    cluster.start(&apiserver(cluster))?;
+    cluster.start(&apiserver(cluster)?)?;
     Ok(())
 }
 
@@ -28,8 +28,14 @@ pub(super) fn wait_for_api(cluster: &Cluster) -> Result<()> {
 
 /// Starts what acts on objects. The apiserver must be ready.
 pub(super) fn start_controllers(cluster: &Cluster) -> Result<()> {
-    cluster.start(&controller_manager(cluster))?;
+    start_controller_manager(cluster)?;
     cluster.start(&scheduler(cluster))?;
+    Ok(())
+}
+
+/// Starts what makes ReplicaSets of Deployments, pods of ReplicaSets, and so on.
+pub(super) fn start_controller_manager(cluster: &Cluster) -> Result<()> {
+    cluster.start(&controller_manager(cluster))?;
     Ok(())
 }
 
@@ -53,7 +59,7 @@ fn etcd(cluster: &Cluster) -> Component {
     )
 }
 
-fn apiserver(cluster: &Cluster) -> Component {
+fn apiserver(cluster: &Cluster) -> Result<Component> {
     let pki = |file: &str| cluster.file("pki").join(file).display().to_string();
     let mut arguments = vec![
         format!("--etcd-servers=http://127.0.0.1:{}", cluster.ports.etcd),
@@ -81,7 +87,7 @@ fn apiserver(cluster: &Cluster) -> Component {
     ];
     match cluster.kind {
         // It must not be reachable from outside of this machine.
-        Kind::Api => arguments.push(format!("--bind-address={}", cluster.address)),
+        Kind::Api | Kind::Docker => arguments.push(format!("--bind-address={}", cluster.address)),
         Kind::Node => arguments.extend([
             format!("--kubelet-certificate-authority={}", pki("ca.crt")),
             format!(
@@ -96,7 +102,8 @@ fn apiserver(cluster: &Cluster) -> Component {
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
         ]),
     }
-    kubernetes("apiserver", arguments)
+    arguments.extend(audit::flags(cluster)?);
+    Ok(kubernetes("apiserver", arguments))
 }
 
 fn controller_manager(cluster: &Cluster) -> Component {
@@ -114,6 +121,10 @@ fn controller_manager(cluster: &Cluster) -> Component {
         format!("--cluster-signing-cert-file={}", pki("ca.crt")),
         format!("--cluster-signing-key-file={}", pki("ca.key")),
     ]);
+    if cluster.kind == Kind::Api {
+        // Several such clusters share the host's ports, and nobody asks it anything.
+        arguments.push("--secure-port=0".to_owned());
+    }
     kubernetes("controller-manager", arguments)
 }
 

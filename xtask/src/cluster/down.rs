@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    cgroup, network,
+    cgroup, docker, network,
     state::{self, Cluster, Kind},
 };
 use crate::command;
@@ -48,14 +48,10 @@ pub(super) fn remove(name: &str) -> Result<()> {
             process.kill()?;
         }
     }
-    if !matches!(
-        cluster,
-        Some(Cluster {
-            kind: Kind::Api,
-            ..
-        })
-    ) {
-        remove_node(name)?;
+    match &cluster {
+        Some(cluster) if cluster.kind == Kind::Docker => docker::remove(cluster)?,
+        Some(cluster) if cluster.kind == Kind::Api => {}
+        _ => remove_node(name)?,
     }
     remove_folder(&state::folder(name))?;
     remove_kubelet_leftovers();

@@ -42,7 +42,7 @@ impl Cluster {
         fs::create_dir_all(self.file("git"))?;
         let listen = match self.kind {
             Kind::Node => format!("0.0.0.0:{}", self.ports.git),
-            Kind::Api => format!("{}:{}", self.address, self.ports.git),
+            Kind::Api | Kind::Docker => format!("{}:{}", self.address, self.ports.git),
         };
         let arguments = vec![
             format!("-listen={listen}"),
@@ -184,7 +184,10 @@ fn source_controller(cluster: &Cluster) -> Component {
 
 fn kustomize_controller(cluster: &Cluster) -> Component {
     let path = tools::KUSTOMIZE_CONTROLLER.path();
-    controller(cluster, "kustomize-controller", path, common_flags())
+    let mut arguments = common_flags();
+    // A fix is applied in the middle of the rollout that it mends, not after the rollout's end.
+    arguments.push("--feature-gates=CancelHealthCheckOnNewRevision=true".to_owned());
+    controller(cluster, "kustomize-controller", path, arguments)
 }
 
 /// Metrics and health are for clusters that look after their pods; here they would only take ports.

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::{
-    node,
+    docker, node,
     state::{Cluster, Kind},
 };
 use crate::{command, image::Image, paths};
@@ -41,11 +41,13 @@ impl Cluster {
 
     /// Makes the images of an archive known to the node.
     pub(crate) fn load_archive(&self, archive: &Path) -> Result<()> {
-        if self.kind == Kind::Api {
-            bail!(
+        match self.kind {
+            Kind::Node => {}
+            Kind::Docker => return docker::load(self, archive),
+            Kind::Api => bail!(
                 "cluster `{}` has only an apiserver and runs no images",
                 self.name
-            );
+            ),
         }
         let mut ctr = Command::new("ctr");
         ctr.arg("--address").arg(node::containerd_socket(self));

@@ -8,8 +8,9 @@ use super::state::{Cluster, Kind};
 /// Writes `NAME.kubeconfig` for the administrator and the components.
 pub(super) fn write_all(cluster: &Cluster) -> Result<()> {
     write(cluster, "admin")?;
+    write(cluster, "controller-manager")?;
     if cluster.kind == Kind::Node {
-        for user in ["controller-manager", "scheduler", "kube-proxy", "kubelet"] {
+        for user in ["scheduler", "kube-proxy", "kubelet"] {
             write(cluster, user)?;
         }
     }

@@ -1,16 +1,20 @@
 //! A real Kubernetes on this machine: no Docker, no image registry, no way out to any network.
 //!
-//! Two kinds. A *node* has everything, pods included; it lives in a network namespace of its own, joined to
+//! Two kinds of our own. A *node* has everything, pods included; it lives in a network namespace of its own, joined to
 //! the host by one veth pair. An *api* cluster is etcd and the apiserver only, on loopback ports, and needs
-//! no root: enough for everything that talks to Kubernetes and nothing that runs on it.
+//! no root: enough for everything that talks to Kubernetes and nothing that runs on it. With controllers,
+//! Deployments there also get their ReplicaSets and pods, which nobody runs. A third is made by kind, in Docker,
+//! for who asks for it.
 //!
 //! All state is in `target/cluster/NAME` and, because socket paths are short, in `/run/sluice/NAME`. Every
 //! process of a node is in the cgroup `sluice-NAME`, so that taking it down needs no memory of what was started.
 
+mod audit;
 mod cgroup;
 mod check;
 mod control_plane;
 mod dns;
+mod docker;
 mod down;
 mod flux;
 mod images;
@@ -29,6 +33,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    docker::ensure_there as ensure_kind_and_docker,
     down::down,
     state::{Cluster, Kind},
     up::up,
@@ -48,9 +53,8 @@ pub(crate) enum Command {
         /// Only etcd and the apiserver, on loopback ports, without root
         #[arg(long)]
         api_only: bool,
-        /// Also Flux and a git server
-        #[arg(long)]
-        with_flux: bool,
+        #[command(flatten)]
+        with: With,
     },
     /// Stop a cluster and remove all of it
     Down {
@@ -119,6 +123,17 @@ pub(crate) enum Command {
     },
 }
 
+/// What a cluster has beside its kind's own.
+#[derive(Args, Clone, Copy, Default)]
+pub(crate) struct With {
+    /// Also Flux and a git server
+    #[arg(long = "with-flux", id = "with_flux")]
+    pub(crate) flux: bool,
+    /// Also the controller-manager, which a node always has
+    #[arg(long = "with-controllers", id = "with_controllers")]
+    pub(crate) controllers: bool,
+}
+
 /// Which cluster.
 #[derive(Args)]
 pub(crate) struct Target {
@@ -145,11 +160,11 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Up {
             target,
             api_only,
-            with_flux,
+            with,
         } => {
             let kind = if api_only { Kind::Api } else { Kind::Node };
             let name = target.name.as_deref().unwrap_or(kind.default_name());
-            up(name, kind, with_flux)?;
+            up(name, kind, with)?;
             Ok(())
         }
         Command::Down { target } => down(target.name()),

@@ -20,12 +20,14 @@ pub(crate) enum Kind {
     Node,
     /// etcd and the apiserver, on loopback.
     Api,
+    /// What kind makes in Docker; the processes beside it are on loopback.
+    Docker,
 }
 
 impl Kind {
     pub(crate) fn default_name(self) -> &'static str {
         match self {
-            Kind::Node => "demo",
+            Kind::Node | Kind::Docker => "demo",
             Kind::Api => "api",
         }
     }
@@ -85,7 +87,7 @@ impl Cluster {
                 fs::create_dir_all(run_folder(name))?;
                 (network::create(name)?, Ports::of_node())
             }
-            Kind::Api => (Ipv4Addr::LOCALHOST, Ports::free()?),
+            Kind::Api | Kind::Docker => (Ipv4Addr::LOCALHOST, Ports::free()?),
         };
         let cluster = Cluster {
             name: name.to_owned(),
@@ -136,9 +138,9 @@ impl Cluster {
         helm
     }
 
-    /// A program that sees the cluster's network as its pods and the node do. Plain for an api cluster.
+    /// A program that sees the cluster's network as its pods and the node do. Plain for all but a node.
     pub(crate) fn in_network(&self, program: &Path) -> Command {
-        if self.kind == Kind::Api {
+        if self.kind != Kind::Node {
             return Command::new(program);
         }
         let mut nsenter = Command::new("nsenter");

@@ -9,24 +9,32 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    control_plane, dns, down, kubeconfig, network, node, pki,
+    With, control_plane, dns, docker, down, kubeconfig, network, node, pki,
     state::{Cluster, Kind},
 };
 use crate::{paths, prerequisites, tools};
 
 /// Starts what is missing of a cluster, and waits until it can be used.
-pub(crate) fn up(name: &str, kind: Kind, with_flux: bool) -> Result<Cluster> {
+pub(crate) fn up(name: &str, kind: Kind, with: With) -> Result<Cluster> {
     let start = Instant::now();
     prepare(kind)?;
     let lock = lock()?;
     let cluster = find_or_create(name, kind)?;
-    pki::ensure(&cluster)?;
-    kubeconfig::write_all(&cluster)?;
     match kind {
-        Kind::Api => start_api(&cluster)?,
-        Kind::Node => start_node(&cluster)?,
+        Kind::Api => {
+            identify(&cluster)?;
+            start_api(&cluster)?;
+        }
+        Kind::Node => {
+            identify(&cluster)?;
+            start_node(&cluster)?;
+        }
+        Kind::Docker => timed("kind", || docker::start(&cluster))?,
     }
-    if with_flux {
+    if with.controllers && kind == Kind::Api {
+        control_plane::start_controller_manager(&cluster)?;
+    }
+    if with.flux {
         timed("flux", || cluster.start_flux())?;
     }
     ensure_all_alive(&cluster)?;
@@ -52,11 +60,21 @@ pub(super) fn lock() -> Result<File> {
 }
 
 fn prepare(kind: Kind) -> Result<()> {
-    if kind == Kind::Api {
-        return tools::ensure(&[&tools::KUBERNETES]);
+    match kind {
+        Kind::Api => {}
+        Kind::Docker => docker::ensure_there()?,
+        Kind::Node => {
+            prerequisites::ensure_node_packages()?;
+            tools::ensure(&[&tools::PAUSE, &tools::COREDNS])?;
+        }
     }
-    prerequisites::ensure_node_packages()?;
-    tools::ensure(&[&tools::KUBERNETES, &tools::PAUSE, &tools::COREDNS])
+    tools::ensure(&[&tools::KUBERNETES])
+}
+
+/// Keys and certificates of everybody in the cluster.
+fn identify(cluster: &Cluster) -> Result<()> {
+    pki::ensure(cluster)?;
+    kubeconfig::write_all(cluster)
 }
 
 /// The cluster that is there, if it can be used; else a new one, after removing what is left of the old.
@@ -68,7 +86,7 @@ fn find_or_create(name: &str, kind: Kind) -> Result<Cluster> {
                 "cluster `{name}` is of another kind; remove it with `cargo xtask cluster down --name {name}`"
             );
         }
-        if kind == Kind::Api || network::exists(name) {
+        if kind != Kind::Node || network::exists(name) {
             return Ok(cluster);
         }
     }
