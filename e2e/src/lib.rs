@@ -8,9 +8,12 @@
 //! **Invariants**
 //! - The load goes to one address in a network that the run made itself, and stops by itself.
 //! - Every request is accounted for: sent = ok + failed + lost.
-//! - Nothing here is a mock: what is not there fails with a sentence that tells how to get it.
+//! - Nothing here is a mock but what `faults` names as one: what is not there fails with a
+//!   sentence that tells how to get it.
 
 pub mod bench;
+pub mod faults;
+pub mod helm;
 pub mod ledger;
 pub mod load;
 pub mod observer;

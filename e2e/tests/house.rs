@@ -67,7 +67,15 @@ const EDGES: [(&str, &[&str]); 11] = [
         ],
     ),
     ("sluice-proxy", &["sluice-evidence", "sluice-xds"]),
-    ("sluice-e2e", &["sluice-crds"]),
+    (
+        "sluice-e2e",
+        &[
+            "sluice-crds",
+            "sluice-evidence",
+            "sluice-rollout",
+            "sluice-xds",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

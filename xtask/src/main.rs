@@ -4,10 +4,12 @@ mod bench;
 mod cluster;
 mod command;
 mod demo;
+mod faults;
 mod image;
 mod paths;
 mod prerequisites;
 mod product;
+mod prove;
 mod suites;
 mod tools;
 
@@ -40,6 +42,8 @@ enum Command {
     Bench(bench::Bench),
     /// Every test that must hold for a commit
     Test(suites::Test),
+    /// The long forms of the tests; what came of them is written into `docs`
+    Prove(prove::Prove),
     /// Build every program that clusters need: Kubernetes, Flux, Helm and what else is in `e2e/modules`
     Tools,
 }
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo::run(&demo),
         Command::Bench(bench) => bench::run(bench),
         Command::Test(test) => suites::run(&test),
+        Command::Prove(prove) => prove::run(&prove),
         Command::Tools => tools::ensure(&tools::ALL),
     };
     match result {

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
 use crate::{
-    cluster::{self, Kind},
-    demo, paths, prerequisites, tools,
+    cluster::{self, Kind, With},
+    demo, faults, paths, prerequisites, tools,
 };
 
 /// Name of the node that the real-cluster tests run on.
@@ -19,11 +19,14 @@ const NODE: &str = "test";
 /// Name of the apiserver that the integration tests talk to.
 const API: &str = "test-api";
 
+/// All suites, in the order in which they run.
+const SUITES: [&str; 5] = ["style", "unit", "api", "faults", "cluster"];
+
 /// Every test that must hold for a commit.
 #[derive(Args)]
 pub(crate) struct Test {
-    /// Only these suites, in this order: style, unit, api, cluster
-    #[arg(long, value_delimiter = ',', default_values = ["style", "unit", "api", "cluster"])]
+    /// Only these suites, in this order: style, unit, api, faults, cluster
+    #[arg(long, value_delimiter = ',', default_values = SUITES)]
     only: Vec<String>,
     /// Leave the clusters up afterwards
     #[arg(long)]
@@ -33,8 +36,11 @@ pub(crate) struct Test {
 /// Runs the suites; the first that fails ends the run.
 pub(crate) fn run(test: &Test) -> Result<()> {
     for name in &test.only {
-        if !["style", "unit", "api", "cluster"].contains(&name.as_str()) {
-            bail!("there is no suite `{name}`: take style, unit, api or cluster");
+        if !SUITES.contains(&name.as_str()) {
+            bail!(
+                "there is no suite `{name}`: take one of {}",
+                SUITES.join(", ")
+            );
         }
     }
     prerequisites::ensure_node_packages()?;
@@ -44,7 +50,7 @@ pub(crate) fn run(test: &Test) -> Result<()> {
     let mut result = Ok(());
     let mut programs = Some(programs);
     for name in &test.only {
-        if matches!(name.as_str(), "api" | "cluster")
+        if matches!(name.as_str(), "api" | "faults" | "cluster")
             && let Some(programs) = programs.take()
         {
             programs
@@ -61,6 +67,7 @@ pub(crate) fn run(test: &Test) -> Result<()> {
     }
     if !test.keep && result.is_ok() {
         cluster::down(API)?;
+        faults::down()?;
         cluster::down(NODE)?;
     }
     print_times(&times);
@@ -75,6 +82,7 @@ fn suite(name: &str) -> Result<()> {
             &[],
         ),
         "api" => api(),
+        "faults" => faults::test(),
         _ => node(),
     }
 }
@@ -95,11 +103,12 @@ fn style() -> Result<()> {
     )
 }
 
-/// What needs a real apiserver, Helm, or a look at the sources, and no pods.
+/// What needs a real apiserver, other programs, or a look at the sources, and no pods.
 fn api() -> Result<()> {
-    let api = cluster::up(API, Kind::Api, false)?;
+    let api = cluster::up(API, Kind::Api, With::default())?;
     let kubeconfig = api.kubeconfig().display().to_string();
     let helm = tools::HELM.path().display().to_string();
+    let tools = tools::folder().display().to_string();
     cargo(
         &[
             "test",
@@ -112,10 +121,13 @@ fn api() -> Result<()> {
             "house",
             "--test",
             "chart",
+            "--test",
+            "gitops",
         ],
         &[
             ("SLUICE_API_KUBECONFIG", &kubeconfig),
             ("SLUICE_HELM", &helm),
+            ("SLUICE_TOOLS", &tools),
         ],
     )
 }
@@ -133,6 +145,7 @@ fn node() -> Result<()> {
     let kubeconfig = node.kubeconfig().display().to_string();
     let address = node.address.to_string();
     let clone = node.file("clone").display().to_string();
+    let audit = node.file("logs/audit.log").display().to_string();
     let xtask = std::env::current_exe()?.display().to_string();
     cargo(
         &[
@@ -148,13 +161,15 @@ fn node() -> Result<()> {
             ("SLUICE_KUBECONFIG", &kubeconfig),
             ("SLUICE_NODE_ADDRESS", &address),
             ("SLUICE_CLONE", &clone),
+            ("SLUICE_AUDIT", &audit),
             ("SLUICE_XTASK", &xtask),
             ("SLUICE_CLUSTER", NODE),
         ],
     )
 }
 
-fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+/// Runs cargo in the workspace, to its end.
+pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     let status = Command::new("cargo")
         .args(arguments)
         .envs(environment.iter().copied())

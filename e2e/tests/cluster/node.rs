@@ -44,6 +44,16 @@ pub fn clone() -> PathBuf {
     variable("SLUICE_CLONE").into()
 }
 
+/// The apiserver's log of writes, a JSON object to a line.
+pub fn audit_log() -> PathBuf {
+    variable("SLUICE_AUDIT").into()
+}
+
+/// Whether what takes minutes is to run whole.
+pub fn runs_long() -> bool {
+    std::env::var_os("SLUICE_LONG").is_some()
+}
+
 /// Runs `cargo xtask cluster ...` on this node.
 pub async fn xtask(arguments: &[&str]) {
     let mut command = Command::new(variable("SLUICE_XTASK"));

@@ -1,23 +1,17 @@
 //! All webhook replicas are gone while git brings a new version: the release waits, nothing else.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{
-    Client,
-    api::{Api, ApiResource, DynamicObject, GroupVersionKind},
-};
-use sluice_e2e::{
-    repo::Repo,
-    world::{self, SYSTEM},
-};
+use kube::{Client, api::Api};
+use sluice_e2e::world::{self, SYSTEM};
 
 use crate::{
     demo::{self, NAMESPACE, ROLLOUT, Traffic, replace_pod, rolled_out, scale},
+    git,
     node::{self, afterwards, wait_until},
     place::{Place, pods},
 };
 
 const SERVING: &str = "sluice-serving";
-const WORKLOAD_FILE: &str = "apps/demo/frontend.yaml";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_webhooks_the_release_waits_flux_says_why_and_stable_serves_on() {
@@ -32,9 +26,10 @@ async fn without_webhooks_the_release_waits_flux_says_why_and_stable_serves_on()
             Ok(pods(&client, SYSTEM, selector).await?.is_empty())
         })
         .await;
-        publish();
+        git::publish("A version that comes while the webhooks are down");
         wait_until("Flux to say why the release waits", async || {
-            Ok(why_not_ready(&client).await?.contains("hold.sluice.dev"))
+            let why = git::synced(&client).await?.why_not_ready;
+            Ok(why.contains("hold.sluice.dev"))
         })
         .await;
         replace_pod(&client, "frontend").await;
@@ -63,7 +58,7 @@ async fn without_webhooks_the_release_waits_flux_says_why_and_stable_serves_on()
         .await;
     demo.promote(ROLLOUT, &tried.candidate).await;
     wait_until("Flux to be Ready", async || {
-        Ok(why_not_ready(&client).await?.is_empty())
+        Ok(git::synced(&client).await?.why_not_ready.is_empty())
     })
     .await;
     rolled_out(&client, NAMESPACE, "frontend").await;
@@ -75,37 +70,4 @@ async fn generation(client: &Client) -> Option<i64> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     let deployment = deployments.get("frontend").await.unwrap();
     deployment.metadata.generation
-}
-
-/// A commit with a new version.
-fn publish() {
-    let repo = Repo::open(&node::clone()).unwrap();
-    let file = std::fs::read_to_string(repo.dir().join(WORKLOAD_FILE)).unwrap();
-    let mut words = file.split_whitespace();
-    let now = words
-        .find(|word| word.starts_with("--ui-message="))
-        .unwrap();
-    let version = jiff::Timestamp::now().as_second();
-    repo.edit(WORKLOAD_FILE, now, &format!("--ui-message=v{version}"))
-        .unwrap();
-    repo.push("A version that comes while the webhooks are down")
-        .unwrap();
-}
-
-/// What Flux's Kustomization says where it is not Ready; empty where it is.
-async fn why_not_ready(client: &Client) -> anyhow::Result<String> {
-    let kind = GroupVersionKind::gvk("kustomize.toolkit.fluxcd.io", "v1", "Kustomization");
-    let resource = ApiResource::from_gvk(&kind);
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "flux-system", &resource);
-    let object = api.get("demo").await?;
-    let conditions = object.data["status"]["conditions"].as_array();
-    let mut conditions = conditions.into_iter().flatten();
-    let ready = conditions.find(|c| c["type"] == "Ready");
-    let Some(ready) = ready else {
-        return Ok("Ready is not there".to_owned());
-    };
-    if ready["status"] == "True" {
-        return Ok(String::new());
-    }
-    Ok(ready["message"].as_str().unwrap_or_default().to_owned())
 }

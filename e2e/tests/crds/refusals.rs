@@ -44,6 +44,10 @@ async fn a_contradictory_rollout_is_refused_with_a_sentence_that_says_what_to_wr
             "spec.services takes bare names of Services of this namespace: write reviews, not reviews.bookinfo",
         ),
         (
+            rollout("services: [bookinfo/reviews]"),
+            "spec.services takes bare names of Services of this namespace",
+        ),
+        (
             rollout("services: [reviews, reviews]"),
             "spec.services may name each of them only once",
         ),

@@ -1,0 +1,132 @@
+//! An edge outside the mesh in front of a governed service: said, and no evidence.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use sluice_crds::names;
+use tokio::task::JoinHandle;
+
+use crate::{
+    app::podinfo,
+    mode_b::call,
+    node::{say, wait_until},
+    place::{Place, is, within},
+};
+
+const APP: &str = "backend";
+/// Requests of the edge that would be far more than a step needs to be looked at.
+const ENOUGH: i64 = 100;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_outside_the_mesh_is_named_with_its_share_and_promotes_nothing() {
+    within("sluice-bypassed", true, async |place| {
+        place.deploy(APP, "v1", 1).await;
+        place.apply(&caller("meshed", true)).await;
+        place.apply(&caller("edge", false)).await;
+
+        let meshed = Calls::start(place, "meshed").await;
+        let message = place.condition(APP, "Bypassed", "False").await;
+        say(&format!("through the mesh alone: {message}"));
+
+        let edge = Calls::start(place, "edge").await;
+        let message = place.condition(APP, "Bypassed", "True").await;
+        say(&message);
+        let source = format!("pod sluice-bypassed/{}", edge.pod);
+        for part in [
+            source.as_str(),
+            " % of the requests",
+            "Inject a sidecar",
+            "gateway",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+
+        // The meshed caller goes: what is left is traffic that nobody splits.
+        meshed.end();
+        let revision = place.release(APP, "v2", 1).await;
+        let before = place.status(APP).await.evidence.unwrap_or_default();
+        edge.make(ENOUGH).await;
+        let status = place.status(APP).await;
+        let evidence = status.evidence.unwrap_or_default();
+        assert_eq!(evidence.candidate, before.candidate, "no evidence of it");
+        assert_eq!(
+            (status.phase.as_deref(), status.weight),
+            (Some("Observing"), 10)
+        );
+        place.condition(APP, "Bypassed", "True").await;
+
+        edge.end();
+        place.condition(APP, "Bypassed", "False").await;
+        place.promote(APP, &revision).await;
+    })
+    .await;
+}
+
+/// podinfo that calls the service behind, with a sidecar or without.
+fn caller(name: &str, injected: bool) -> Value {
+    let url = format!("--backend-url=http://{APP}:9898/echo");
+    let mut caller = podinfo(name, 1, &[url]);
+    let metadata = &mut caller["spec"]["template"]["metadata"];
+    metadata["labels"][names::INJECT] = json!(injected.to_string());
+    caller
+}
+
+/// Calls through one pod, ten a second.
+struct Calls {
+    pod: String,
+    answered: Arc<AtomicI64>,
+    task: JoinHandle<()>,
+}
+
+impl Calls {
+    async fn start(place: &Place, app: &str) -> Self {
+        let pod = ready(place, app).await;
+        let answered = Arc::new(AtomicI64::new(0));
+        let (client, namespace) = (place.client.clone(), place.namespace.clone());
+        let (name, counted) = (pod.clone(), answered.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                if call(&client, &namespace, &name).await.is_ok() {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        Self {
+            pod,
+            answered,
+            task,
+        }
+    }
+
+    async fn make(&self, calls: i64) {
+        let before = self.answered.load(Ordering::Relaxed);
+        let what = format!("{calls} calls through {}", self.pod);
+        let more = || self.answered.load(Ordering::Relaxed) - before;
+        wait_until(&what, async || Ok(more() >= calls)).await;
+    }
+
+    fn end(self) {
+        self.task.abort();
+    }
+}
+
+async fn ready(place: &Place, app: &str) -> String {
+    let mut ready = Vec::new();
+    wait_until(&format!("{app} to be ready"), async || {
+        let pods = place.pods(&format!("app={app}")).await;
+        let those = pods.iter().filter(|pod| is(pod, "Ready"));
+        ready = those.map(Pod::name_any).collect();
+        Ok(!ready.is_empty())
+    })
+    .await;
+    ready.remove(0)
+}

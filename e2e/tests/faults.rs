@@ -1,0 +1,65 @@
+//! Faults between the operator and a real apiserver: what must hold in spite of them.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "faults/answers.rs"]
+mod answers;
+#[path = "faults/autoscalers.rs"]
+mod autoscalers;
+#[path = "faults/ground.rs"]
+mod ground;
+#[path = "faults/leaders.rs"]
+mod leaders;
+#[path = "faults/plans.rs"]
+mod plans;
+#[path = "faults/report.rs"]
+mod report;
+#[path = "faults/stale.rs"]
+mod stale;
+
+use std::path::{Path, PathBuf};
+
+/// The clusters to play on; several at a time only for the crash plans.
+fn kubeconfigs() -> Vec<PathBuf> {
+    let paths = std::env::var_os("SLUICE_FAULTS_KUBECONFIGS").expect(
+        "SLUICE_FAULTS_KUBECONFIGS is not set: start a cluster with `cargo xtask cluster up --api-only \
+         --with-controllers` and set it to the path that is printed",
+    );
+    std::env::split_paths(&paths).collect()
+}
+
+/// `docs/faults.md` names a test for each case, or says why there is none.
+#[test]
+fn every_test_that_the_table_of_faults_names_is_there() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let table = std::fs::read_to_string(workspace.join("docs/faults.md")).unwrap();
+    let mut sources = String::new();
+    let mut folders = vec!["e2e/tests", "operator", "evidence"]
+        .into_iter()
+        .map(|folder| workspace.join(folder))
+        .collect::<Vec<_>>();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let cases = table.lines().filter(|line| {
+        let number = line.split('|').nth(1).map(str::trim);
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    });
+    let cases: Vec<&str> = cases.collect();
+    assert_eq!(cases.len(), 28);
+    let names = cases
+        .iter()
+        .flat_map(|case| case.split('`').skip(1).step_by(2));
+    for name in names.filter(|name| name.contains('_')) {
+        assert!(
+            sources.contains(&format!("fn {name}(")),
+            "there is no test {name}"
+        );
+    }
+}
