@@ -36,6 +36,8 @@ pub enum Workload {
 /// A native Deployment, its ReplicaSets and ours.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeploymentView {
+    /// Its uid: one that is deleted and made anew is another.
+    pub uid: String,
     /// Revision of its current template.
     pub revision: String,
     /// `spec.replicas`.
@@ -44,6 +46,8 @@ pub struct DeploymentView {
     pub paused: bool,
     /// An applier other than us owns `spec.paused`: git itself pauses.
     pub paused_by_git: Option<String>,
+    /// Somebody who is neither git nor we has set `spec.paused`, as `kubectl rollout pause` does.
+    pub paused_by_hand: Option<String>,
     /// Its own rollout of the current template is complete (as `kubectl rollout status` says).
     pub complete: bool,
     /// Every revision that pods of its native ReplicaSets run, with their ready pods; the
@@ -92,6 +96,16 @@ pub struct CandidateView {
     pub ungated: i32,
     /// Why pods cannot be made or do not start, if the cluster says so.
     pub trouble: Option<String>,
+    /// What a pod that runs and is not ready waits for, as the kubelet says.
+    pub unready: Option<String>,
+}
+
+impl CandidateView {
+    /// What keeps its pods from serving, if the cluster says so.
+    #[must_use]
+    pub fn ailment(&self) -> Option<&str> {
+        self.trouble.as_deref().or(self.unready.as_deref())
+    }
 }
 
 /// Who controls our ReplicaSet.

@@ -15,6 +15,8 @@ pub struct State {
     pub phase: Phase,
     /// The candidate's weight in force by this state, percent.
     pub weight: i32,
+    /// Uid of the Deployment that all this is about; empty in mode B.
+    pub workload: String,
     /// The revision that serves.
     pub stable: Option<Arm>,
     /// The revision that is tried, or was condemned and still has pods.
@@ -119,6 +121,8 @@ pub enum PauseReason {
     Command,
     /// Both arms break the promise: ends when stable keeps it again.
     SharedOutage,
+    /// Nothing is to run: ends when the workload has replicas again.
+    ScaledToZero,
     /// Condemned with `onFailure.action: Pause`: `abort` or `retry`.
     Condemned,
 }

@@ -303,9 +303,15 @@ mod tests {
     fn a_watch_that_fell_behind_lists_anew_at_once_but_not_again_and_again() {
         let mut patient = true;
         assert!(relists_at_once(&expired(), &mut patient));
-        assert!(!relists_at_once(&Ok(watcher::Event::InitDone), &mut patient));
+        assert!(!relists_at_once(
+            &Ok(watcher::Event::<()>::InitDone),
+            &mut patient
+        ));
         assert!(!relists_at_once(&expired(), &mut patient));
         relists_at_once(&Ok(watcher::Event::Apply(())), &mut patient);
-        assert!(relists_at_once(&expired(), &mut patient), "it has worked since");
+        assert!(
+            relists_at_once(&expired(), &mut patient),
+            "it has worked since"
+        );
     }
 }

@@ -126,6 +126,7 @@ impl Turn<'_> {
                 self.enter(step + 1);
                 Ok(())
             }
+            PauseReason::ScaledToZero => Err("nothing is to run: give the workload replicas"),
             PauseReason::Command | PauseReason::SharedOutage => {
                 self.leave_pause();
                 self.state.phase = Phase::Shifting { step };

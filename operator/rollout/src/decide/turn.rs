@@ -60,11 +60,15 @@ impl<'a> Turn<'a> {
             return true;
         }
         self.state.missing_since = None;
-        self.seen.conflict.is_some() || self.paused_by_git()
+        self.seen.conflict.is_some() || self.paused_by_somebody()
     }
 
-    fn paused_by_git(&self) -> bool {
-        matches!(&self.seen.workload, Workload::Deployment(view) if view.paused_by_git.is_some())
+    fn paused_by_somebody(&self) -> bool {
+        matches!(
+            &self.seen.workload,
+            Workload::Deployment(view)
+                if view.paused_by_git.is_some() || view.paused_by_hand.is_some()
+        )
     }
 
     pub(super) fn wake_at(&mut self, at: Millis) {

@@ -51,6 +51,10 @@ pub struct World {
     /// The native pods are not ready yet.
     pub starting: bool,
     pub in_step: u64,
+    /// Why the candidate's pods do not start.
+    pub trouble: Option<String>,
+    /// Of the Deployment.
+    pub uid: String,
 }
 
 pub fn policy(change: impl FnOnce(&mut MeshRolloutSpec)) -> Policy {
@@ -91,6 +95,8 @@ impl World {
             slow_pods: false,
             starting: false,
             in_step: 1000,
+            trouble: None,
+            uid: "deployment".to_owned(),
         };
         world.run(5);
         world
@@ -137,7 +143,9 @@ impl World {
                 revision: self.git.clone(),
                 replicas: self.replicas,
                 paused: self.paused,
+                uid: self.uid.clone(),
                 paused_by_git: None,
+                paused_by_hand: None,
                 complete,
                 running: native_running.into_iter().chain(adopted_running).collect(),
                 empty_twins: Vec::new(),
@@ -150,7 +158,8 @@ impl World {
                     containers_ready: o.ready,
                     ready: if o.gates_open { o.ready } else { 0 },
                     ungated: 0,
-                    trouble: None,
+                    trouble: self.trouble.clone(),
+                    unready: None,
                 }),
                 leftovers: Vec::new(),
             }),

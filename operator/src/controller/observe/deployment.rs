@@ -21,10 +21,12 @@ pub(super) fn view(
 ) -> DeploymentView {
     let pods = by_owner(namespace);
     let mut view = DeploymentView {
+        uid: deployment.meta.uid.clone(),
         revision: deployment.revision.clone(),
         replicas: deployment.replicas,
         paused: deployment.paused,
         paused_by_git: deployment.paused_by_git.clone(),
+        paused_by_hand: deployment.paused_by_hand.clone(),
         complete: deployment.complete,
         ..DeploymentView::default()
     };
@@ -132,6 +134,7 @@ fn candidate(set: &ReplicaSetFacts, pods: &[&PodFacts], owner: Owner) -> Candida
             .failure
             .clone()
             .or_else(|| pods.iter().find_map(|pod| pod.trouble.clone())),
+        unready: pods.iter().find_map(|pod| pod.unready.clone()),
     }
 }
 
