@@ -17,14 +17,14 @@ async fn pods_that_never_become_ready_are_named_and_the_deadline_ends_it() {
     within("sluice-never-ready", true, async |place| {
         let busy = place.busy(REPLICAS).await;
         let stable = place.settled(APP).await.stable;
-        place.apply(&hurried("8s")).await;
         let from = busy.now();
         place.apply(&flagged(&["--unready"])).await;
         place
             .reconciling("containers with unready status: [podinfo]")
             .await;
+        place.apply(&hurried("1s")).await;
         let why = place.rejected().await;
-        assert!(why.contains("the deadline of 8 s is over"), "{why}");
+        assert!(why.contains("the deadline of 1 s is over"), "{why}");
         assert!(why.contains("unready status: [podinfo]"), "{why}");
         assert_eq!(busy.most_weight(from), 0);
         assert_eq!(place.settled_rejected().await, stable);

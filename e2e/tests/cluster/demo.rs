@@ -51,6 +51,12 @@ impl Traffic {
         traffic
     }
 
+    /// How many requests that were sent since then pods whose name begins so have answered.
+    pub fn answered_by(&self, pod: &str, from: Duration) -> usize {
+        let is_its = |e: &Entry| e.pod.as_ref().is_some_and(|name| name.starts_with(pod));
+        self.ledger.entries(from, Duration::MAX, is_its).len()
+    }
+
     /// The time on the ledger's clock.
     pub fn now(&self) -> Duration {
         self.ledger.now()

@@ -1,6 +1,8 @@
 //! What holds on a real node only: pods, the mesh between them, Flux, and what breaks.
 //!
-//! They run after the demo's story, on its node, one after the other: `cargo xtask test --only cluster`.
+//! They run after the demo's story, on its node: `cargo xtask test --only cluster`. Those that keep
+//! to a namespace of their own and leave the rest alone run side by side, the others one after the
+//! other; `xtask/src/suites.rs` says which is which.
 //!
 //! **Invariants**
 //! - Each test leaves the node as it found it: its namespaces go, the demo is Idle and Ready.

@@ -44,6 +44,11 @@ pub fn clone() -> PathBuf {
     variable("SLUICE_CLONE").into()
 }
 
+/// Whether what takes minutes is to run whole.
+pub fn runs_long() -> bool {
+    std::env::var_os("SLUICE_LONG").is_some()
+}
+
 /// Runs `cargo xtask cluster ...` on this node.
 pub async fn xtask(arguments: &[&str]) {
     try_xtask(arguments).await.unwrap();

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use k8s_openapi::{
     api::{
-        admissionregistration::v1::MutatingWebhookConfiguration, apps::v1::Deployment,
-        core::v1::Pod,
+        admissionregistration::v1::MutatingWebhookConfiguration,
+        apps::v1::Deployment,
+        core::v1::{Namespace, Pod},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -19,9 +20,9 @@ use sluice_e2e::world::SYSTEM;
 
 use crate::{
     app::deployment,
-    busy::{APP, hurried},
+    busy::{APP, Busy, hurried},
     demo::{self, rolled_out},
-    node::{afterwards, helm, say, wait_until},
+    node::{self, afterwards, helm, say, wait_until},
     place::{Place, is, is_going, within},
 };
 
@@ -52,6 +53,10 @@ async fn uninstalled_under_traffic_all_serves_on_and_reinstalled_the_rollout_goe
             pods.delete(&lost, &DeleteParams::default()).await.unwrap();
             replaced(place, &lost).await;
             busy.goes_on().await;
+            if node::runs_long() {
+                the_lease_ends(place, &busy, &revision).await;
+                the_certificates_go(&place.client).await;
+            }
         };
         afterwards(away, values.install()).await;
 
@@ -108,6 +113,30 @@ async fn another_version_of_operator_and_crd_and_back_in_mid_rollout_changes_not
         place.promote(APP, &revision).await;
         demo::settled(&place.client).await;
         busy.end().await;
+    })
+    .await;
+}
+
+/// A weight that nobody renews ends: everything is stable's again, and nothing is lost on the way.
+async fn the_lease_ends(place: &Place, busy: &Busy, revision: &str) {
+    let candidate = place.tried_pods(revision).await.remove(0);
+    wait_until("the candidate to get nothing any more", async || {
+        let from = busy.now();
+        busy.traffic.goes_on(200).await;
+        Ok(busy.traffic.answered_by(&candidate, from) == 0)
+    })
+    .await;
+}
+
+/// With the namespace the root of trust goes: what comes after has another.
+async fn the_certificates_go(client: &Client) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces
+        .delete(SYSTEM, &DeleteParams::default())
+        .await
+        .unwrap();
+    wait_until("the namespace of Sluice to be gone", async || {
+        Ok(namespaces.get_opt(SYSTEM).await?.is_none())
     })
     .await;
 }

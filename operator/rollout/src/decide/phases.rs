@@ -124,7 +124,7 @@ impl Turn<'_> {
             } => last,
             _ => return,
         };
-        self.set_weight(0);
+        self.take_off_traffic();
         self.note(
             "ScaledToZero",
             "nothing is to run: the revision is tried further when there are replicas".to_owned(),

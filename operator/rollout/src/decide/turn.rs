@@ -110,6 +110,15 @@ impl<'a> Turn<'a> {
         self.next_fence();
     }
 
+    /// The candidate gets nothing, as a lease again: what a promotion said is not so any more, even
+    /// where its weight was 0 already for want of pods.
+    pub(super) fn take_off_traffic(&mut self) {
+        if self.state.weight == 0 && matches!(self.state.phase, Phase::Promoting { .. }) {
+            self.next_fence();
+        }
+        self.set_weight(0);
+    }
+
     /// Every proxy that counts routes by the state's fence.
     pub(super) fn applied(&self) -> bool {
         let split = &self.seen.split;
