@@ -22,6 +22,7 @@ pub struct Observation {
 }
 
 /// The governed pods.
+#[allow(clippy::large_enum_variant)] // One is made a look, and none is kept.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Workload {
     /// The Deployment (mode A) or both subsets' pods (mode B) do not exist.
