@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
 use crate::{
-    cluster::{self, Kind, With},
+    cluster::{self, Cluster, Kind, With},
     demo, faults, paths, prerequisites, tools,
 };
 
@@ -132,6 +132,14 @@ fn api() -> Result<()> {
     )
 }
 
+/// Cluster tests that keep to namespaces of their own and leave Sluice and the node alone.
+const SIDE_BY_SIDE: [&str; 4] = [
+    "by_hand::",
+    "candidate_trouble::",
+    "ends_of_life::",
+    "stable_trouble::",
+];
+
 /// What needs pods: the demo's story with its promises asserted, then the cluster tests.
 fn node() -> Result<()> {
     let node = demo::prepare(NODE)?;
@@ -142,21 +150,20 @@ fn node() -> Result<()> {
             ..demo::Story::default()
         },
     )?;
+    cluster_tests(&node, "4", &SIDE_BY_SIDE)?;
+    let others: Vec<&str> = SIDE_BY_SIDE.iter().flat_map(|it| ["--skip", it]).collect();
+    cluster_tests(&node, "1", &others)
+}
+
+fn cluster_tests(node: &Cluster, threads: &str, which: &[&str]) -> Result<()> {
     let kubeconfig = node.kubeconfig().display().to_string();
     let address = node.address.to_string();
     let clone = node.file("clone").display().to_string();
     let audit = node.file("logs/audit.log").display().to_string();
     let xtask = std::env::current_exe()?.display().to_string();
+    let tests = ["test", "--package", "sluice-e2e", "--test", "cluster", "--"];
     cargo(
-        &[
-            "test",
-            "--package",
-            "sluice-e2e",
-            "--test",
-            "cluster",
-            "--",
-            "--test-threads=1",
-        ],
+        &[&tests[..], &["--test-threads", threads], which].concat(),
         &[
             ("SLUICE_KUBECONFIG", &kubeconfig),
             ("SLUICE_NODE_ADDRESS", &address),

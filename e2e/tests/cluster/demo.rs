@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::json;
 use sluice_e2e::{
-    ledger::{Entry, Ledger, Outcome},
+    ledger::{Entry, Ledger, Outcome, Totals},
     load::{self, Load, Running},
     observer::Observer,
     world::{self, Look},
@@ -32,7 +32,6 @@ pub struct Traffic {
 impl Traffic {
     /// Starts so many requests a second, and waits until they are answered.
     pub async fn start(rate: u32) -> Self {
-        let ledger = Arc::new(Ledger::default());
         let load = Load {
             gateway: node::gateway(),
             host: "demo.local".to_owned(),
@@ -40,10 +39,27 @@ impl Traffic {
             connections: 32,
             two_tier_every: 2,
         };
+        Self::of(load, Arc::default()).await
+    }
+
+    /// Starts this load, and waits until a second of it is answered.
+    pub async fn of(load: Load, ledger: Arc<Ledger>) -> Self {
+        let rate = load.rate as usize;
         let running = load::start(load, ledger.clone());
         let traffic = Self { ledger, running };
-        traffic.goes_on(rate as usize).await;
+        traffic.goes_on(rate).await;
         traffic
+    }
+
+    /// How many requests that were sent since then pods whose name begins so have answered.
+    pub fn answered_by(&self, pod: &str, from: Duration) -> usize {
+        let is_its = |e: &Entry| e.pod.as_ref().is_some_and(|name| name.starts_with(pod));
+        self.ledger.entries(from, Duration::MAX, is_its).len()
+    }
+
+    /// The time on the ledger's clock.
+    pub fn now(&self) -> Duration {
+        self.ledger.now()
     }
 
     /// Watches the rollout on the ledger's clock.
@@ -63,18 +79,19 @@ impl Traffic {
 
     /// Ends it. Every request must have been answered well.
     pub async fn end(self) {
+        let (totals, bad) = self.stop().await;
+        let told: Vec<String> = bad.iter().take(8).map(sentence).collect();
+        assert!(bad.is_empty(), "{totals:?}\n{}", told.join("\n"));
+        say(&format!("{} requests, none lost, none failed", totals.sent));
+    }
+
+    /// Ends it: all that was sent, and what was not answered well.
+    pub async fn stop(self) -> (Totals, Vec<Entry>) {
         self.running.stop().await;
         let totals = self.ledger.totals(Duration::ZERO, Duration::MAX);
-        let bad = self
-            .ledger
-            .entries(Duration::ZERO, Duration::MAX, |e| e.outcome != Outcome::Ok);
-        let told: Vec<String> = bad.iter().take(8).map(sentence).collect();
-        assert!(
-            totals.lost == 0 && totals.failed == 0,
-            "{totals:?}\n{}",
-            told.join("\n")
-        );
-        say(&format!("{} requests, none lost, none failed", totals.sent));
+        let is_bad = |entry: &Entry| entry.outcome != Outcome::Ok;
+        let bad = self.ledger.entries(Duration::ZERO, Duration::MAX, is_bad);
+        (totals, bad)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What holds on a real node only: pods, the mesh between them, Flux, and what breaks.
 //!
-//! They run after the demo's story, on its node, one after the other: `cargo xtask test --only cluster`.
+//! They run after the demo's story, on its node: `cargo xtask test --only cluster`. Those that keep
+//! to a namespace of their own and leave the rest alone run side by side, the others one after the
+//! other; `xtask/src/suites.rs` says which is which.
 //!
 //! **Invariants**
 //! - Each test leaves the node as it found it: its namespaces go, the demo is Idle and Ready.
@@ -14,17 +16,21 @@ mod apply_loop;
 mod audit;
 mod autoscaler;
 mod bad_input;
+mod busy;
+mod by_hand;
 mod bypassed;
+mod candidate_trouble;
 mod commands;
 mod demo;
 mod dry_run;
 mod eject;
+mod ends_of_life;
 mod figures;
 mod fix_in_the_middle;
 mod footprint;
 mod gateway;
-mod last_good;
 mod git;
+mod last_good;
 mod lifecycle;
 mod metrics;
 mod metrics_server;
@@ -32,4 +38,6 @@ mod mode_b;
 mod node;
 mod place;
 mod relay;
+mod stable_trouble;
+mod uninstall;
 mod webhooks_down;

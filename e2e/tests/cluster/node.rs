@@ -56,6 +56,20 @@ pub fn runs_long() -> bool {
 
 /// Runs `cargo xtask cluster ...` on this node.
 pub async fn xtask(arguments: &[&str]) {
+    try_xtask(arguments).await.unwrap();
+}
+
+/// Runs kubectl as administrator: what it printed, or its complaint.
+pub async fn kubectl(arguments: &[&str]) -> Result<String, String> {
+    try_xtask(&[&["kubectl", "--"], arguments].concat()).await
+}
+
+/// Runs Helm as administrator: what it printed, or its complaint.
+pub async fn helm(arguments: &[&str]) -> Result<String, String> {
+    try_xtask(&[&["helm", "--"], arguments].concat()).await
+}
+
+async fn try_xtask(arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(variable("SLUICE_XTASK"));
     command
         .arg("cluster")
@@ -65,11 +79,14 @@ pub async fn xtask(arguments: &[&str]) {
         .stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || command.output());
     let output = output.await.unwrap().unwrap();
-    assert!(
-        output.status.success(),
-        "cargo xtask cluster {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        return Ok(format!(
+            "{}{complaint}",
+            String::from_utf8_lossy(&output.stdout)
+        ));
+    }
+    Err(format!("cargo xtask cluster {arguments:?}: {complaint}"))
 }
 
 /// Waits until something holds.

@@ -46,7 +46,7 @@ pub async fn within(namespace: &str, injected: bool, test: impl AsyncFnOnce(&Pla
 }
 
 impl Place {
-    async fn create(&self, injected: bool) {
+    pub async fn create(&self, injected: bool) {
         let object: Namespace = serde_json::from_value(json!({
             "metadata": {"name": self.namespace, "labels": {names::INJECT: injected.to_string()}},
         }))

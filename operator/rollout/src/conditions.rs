@@ -2,10 +2,10 @@
 //! are abnormal and absent when all is well; Ready is always there.
 
 use crate::Millis;
-use crate::decide::MISSING_PATIENCE_MS;
+use crate::decide::{MISSING_PATIENCE_MS, lacking};
 use crate::desired::ScaleDown;
-use crate::observation::{Observation, UnheldAutoscaler, Workload};
-use crate::policy::{Policy, PolicyError};
+use crate::observation::{CandidateView, Observation, UnheldAutoscaler, Workload};
+use crate::policy::{Policy, PolicyError, pods_for};
 use crate::project::scale_down;
 use crate::state::{PauseReason, Phase, State};
 
@@ -112,14 +112,20 @@ fn verdict(
     let moving = |reason, message| Standing::Moving(reason, message);
     match &state.phase {
         Phase::Idle => idle(state, seen),
-        Phase::Preparing => moving("Preparing", preparing(state, revision)),
-        Phase::Shifting { .. } => moving(
+        Phase::Preparing => moving(
+            "Preparing",
+            format!(
+                "{revision} gets its first pods: {}",
+                capacity(policy, 0, seen)
+            ),
+        ),
+        Phase::Shifting { step } => moving(
             "Shifting",
             format!(
                 "{revision} at {} %, step {}: waiting for {}",
                 state.weight,
                 step_text(policy, state),
-                waiting_for(seen, state)
+                waiting_for(policy, *step, seen, state)
             ),
         ),
         Phase::Observing { .. } => moving(
@@ -179,11 +185,22 @@ fn idle(state: &State, seen: &Observation) -> Standing {
     Standing::Ready(format!("revision {} serves", stable.revision))
 }
 
-fn preparing(state: &State, revision: &str) -> String {
-    if state.verdict.is_empty() {
-        return format!("{revision} gets its first pods");
+/// How many of the pods that a step needs are ready, and what the cluster says of the others.
+fn capacity(policy: &Policy, step: usize, seen: &Observation) -> String {
+    let weight = policy.capacity_weight_at(step);
+    match &seen.workload {
+        Workload::Deployment(view) => {
+            let candidate = view.candidate.as_ref();
+            let ready = candidate.map_or(0, |c| c.containers_ready);
+            let ailment = candidate.and_then(CandidateView::ailment);
+            lacking(ready, pods_for(weight, view.replicas), ailment)
+        }
+        Workload::Subsets(view) => {
+            let needed = pods_for(weight, view.candidate_wanted);
+            lacking(view.candidate_ready, needed, None)
+        }
+        Workload::Missing => lacking(0, 1, None),
     }
-    state.verdict.clone()
 }
 
 fn paused(why: &PauseReason, revision: &str, state: &State) -> Standing {
@@ -198,6 +215,12 @@ fn paused(why: &PauseReason, revision: &str, state: &State) -> Standing {
         ),
         PauseReason::Contested { .. } => Standing::Moving("Contested", state.verdict.clone()),
         PauseReason::SharedOutage => Standing::Moving("SharedOutage", state.verdict.clone()),
+        PauseReason::ScaledToZero => Standing::Moving(
+            "ScaledToZero",
+            format!(
+                "{revision} waits: the workload is scaled to zero, and is tried further when it has replicas"
+            ),
+        ),
         PauseReason::Condemned => Standing::Stuck(
             "Condemned",
             format!("{}; say abort or retry", state.verdict),
@@ -205,7 +228,7 @@ fn paused(why: &PauseReason, revision: &str, state: &State) -> Standing {
     }
 }
 
-fn waiting_for(seen: &Observation, state: &State) -> String {
+fn waiting_for(policy: &Policy, step: usize, seen: &Observation, state: &State) -> String {
     let split = &seen.split;
     if split.fence != Some(state.fence) || split.behind > 0 {
         return format!("{} of {} proxies to apply it", split.behind, split.expected);
@@ -213,7 +236,7 @@ fn waiting_for(seen: &Observation, state: &State) -> String {
     if !split.complete {
         return "the replicas that serve proxies to report".to_owned();
     }
-    "capacity".to_owned()
+    format!("capacity: {}", capacity(policy, step, seen))
 }
 
 /// Something outside the rollout forbids any move.
@@ -242,6 +265,16 @@ fn obstacle(state: &State, seen: &Observation, now: Millis) -> Option<Standing> 
             "PausedByGit",
             format!(
                 "{manager} sets spec.paused of the Deployment: remove that line from git, Sluice holds releases itself"
+            ),
+        ));
+    }
+    if let Workload::Deployment(view) = &seen.workload
+        && let Some(manager) = &view.paused_by_hand
+    {
+        return Some(Standing::Moving(
+            "PausedByHand",
+            format!(
+                "{manager} has paused the Deployment: nothing is tried until `kubectl rollout resume` is said"
             ),
         ));
     }

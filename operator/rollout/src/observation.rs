@@ -34,6 +34,7 @@ pub struct UnheldAutoscaler {
 }
 
 /// The governed pods.
+#[allow(clippy::large_enum_variant)] // One is made a look, and none is kept.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Workload {
     /// The Deployment (mode A) or both subsets' pods (mode B) do not exist.
@@ -48,7 +49,7 @@ pub enum Workload {
 /// A native Deployment, its ReplicaSets and ours.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeploymentView {
-    /// `metadata.uid`.
+    /// `metadata.uid`: one that is deleted and made anew is another.
     pub uid: String,
     /// `metadata.generation`: of two looks at one Deployment the one with less is older.
     pub generation: i64,
@@ -60,6 +61,8 @@ pub struct DeploymentView {
     pub paused: bool,
     /// An applier other than us owns `spec.paused`: git itself pauses.
     pub paused_by_git: Option<String>,
+    /// Somebody who is neither git nor we has set `spec.paused`, as `kubectl rollout pause` does.
+    pub paused_by_hand: Option<String>,
     /// Its own rollout of the current template is complete (as `kubectl rollout status` says).
     pub complete: bool,
     /// Every revision that pods of its native ReplicaSets run, with their ready pods; the
@@ -108,6 +111,16 @@ pub struct CandidateView {
     pub ungated: i32,
     /// Why pods cannot be made or do not start, if the cluster says so.
     pub trouble: Option<String>,
+    /// What a pod that runs and is not ready waits for, as the kubelet says.
+    pub unready: Option<String>,
+}
+
+impl CandidateView {
+    /// What keeps its pods from serving, if the cluster says so.
+    #[must_use]
+    pub fn ailment(&self) -> Option<&str> {
+        self.trouble.as_deref().or(self.unready.as_deref())
+    }
 }
 
 /// Who controls our ReplicaSet.

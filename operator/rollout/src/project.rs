@@ -71,7 +71,7 @@ fn split(policy: &Policy, state: &State, seen: &Observation) -> Option<DesiredSp
 }
 
 fn hold(state: &State, view: &DeploymentView) -> Hold {
-    if view.paused_by_git.is_some() {
+    if view.paused_by_git.is_some() || view.paused_by_hand.is_some() {
         return Hold::Leave;
     }
     let serves_wanted = state
@@ -113,6 +113,9 @@ fn candidate(policy: &Policy, state: &State, view: &DeploymentView) -> Option<De
 }
 
 fn replicas(policy: &Policy, state: &State, candidate: &Candidate, view: &DeploymentView) -> i32 {
+    if view.replicas == 0 {
+        return 0;
+    }
     let there = view.candidate.as_ref().map_or(0, |c| c.replicas);
     // Neither a step down nor fewer `replicas` make the share of the requests any smaller that is
     // being served: its pods stay, unless all are to go.

@@ -28,8 +28,8 @@ pub struct State {
     pub command_seen: String,
     /// Since when the workload or a Service has been missing.
     pub missing_since: Option<Millis>,
-    /// Mode A: the Deployment as the last change of this state saw it. An older look at it, from
-    /// a watch that lags, decides nothing.
+    /// Mode A: the Deployment that all this is about, as the last change of this state saw it. An
+    /// older look at it, from a watch that lags, decides nothing.
     pub deployment_seen: Option<DeploymentSeen>,
     /// Ended rollouts, newest first, at most 10.
     pub history: Vec<Ended>,
@@ -138,6 +138,8 @@ pub enum PauseReason {
         /// Who.
         witness: crate::observation::Witness,
     },
+    /// Nothing is to run: ends when the workload has replicas again.
+    ScaledToZero,
     /// Condemned with `onFailure.action: Pause`: `abort` or `retry`.
     Condemned,
 }

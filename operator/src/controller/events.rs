@@ -38,6 +38,9 @@ impl Events {
                 let params = PostParams::default();
                 match tokio::time::timeout(WRITE, api.create(&params, &event)).await {
                     Ok(Ok(_)) => {}
+                    Ok(Err(error)) if error.to_string().contains("being terminated") => {
+                        debug!(namespace, "event not written: its namespace goes");
+                    }
                     Ok(Err(error)) => {
                         warn!(%error, "event not written; the account needs create on events.k8s.io");
                     }

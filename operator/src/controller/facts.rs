@@ -9,7 +9,7 @@ pub use autoscaler::AutoscalerFacts;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::{
-    api::core::v1::{Pod, Service},
+    api::core::v1::{ContainerStatus, Pod, Service},
     apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
 };
 use kube::api::DynamicObject;
@@ -133,6 +133,8 @@ pub struct DeploymentFacts {
     pub paused: bool,
     /// Who in git says `paused: true`.
     pub paused_by_git: Option<String>,
+    /// Who else, not we, has set `spec.paused`.
+    pub paused_by_hand: Option<String>,
     /// As `kubectl rollout status` says.
     pub complete: bool,
 }
@@ -177,6 +179,8 @@ pub struct PodFacts {
     pub on_host: bool,
     /// Why it does not start, if the kubelet or the scheduler says so.
     pub trouble: Option<String>,
+    /// What it waits for while it runs and is not ready.
+    pub unready: Option<String>,
 }
 
 /// A Service.
@@ -269,6 +273,9 @@ impl DeploymentFacts {
             replicas: number(&spec["replicas"], 1),
             paused,
             paused_by_git: paused.then(|| pauser(&object.metadata)).flatten(),
+            paused_by_hand: paused
+                .then(|| owner_of_paused(&object.metadata, "Update"))
+                .flatten(),
             complete: complete(&object.data, meta.generation),
             meta,
         }
@@ -323,6 +330,7 @@ impl PodFacts {
                 .and_then(|ip| ip.parse().ok()),
             on_host: object.spec.as_ref().and_then(|spec| spec.host_network) == Some(true),
             trouble: pod_trouble(object),
+            unready: pod_unready(object),
         }
     }
 
@@ -372,10 +380,11 @@ fn pod_trouble(pod: &Pod) -> Option<String> {
         .find_map(|c| {
             let waiting = c.state.as_ref()?.waiting.as_ref()?;
             let reason = waiting.reason.as_deref()?;
-            TROUBLES.contains(&reason).then(|| {
-                let detail = waiting.message.as_deref().unwrap_or("no message");
-                format!("pod {name}, container {}: {reason} ({detail})", c.name)
-            })
+            let detail = last_end(c).or(waiting.message.clone());
+            let detail = detail.unwrap_or_else(|| "no message".to_owned());
+            TROUBLES
+                .contains(&reason)
+                .then(|| format!("pod {name}, container {}: {reason} ({detail})", c.name))
         });
     let unschedulable = || {
         let mut conditions = status.conditions.iter().flatten();
@@ -384,6 +393,28 @@ fn pod_trouble(pod: &Pod) -> Option<String> {
         Some(format!("pod {name} finds no node: {detail}"))
     };
     waiting.or_else(unschedulable)
+}
+
+/// How a container that is to be restarted has ended. The kubelet's own message tells of the
+/// time until then, which changes and helps nobody.
+fn last_end(container: &ContainerStatus) -> Option<String> {
+    let ended = container.last_state.as_ref()?.terminated.as_ref()?;
+    let reason = ended.reason.as_deref().unwrap_or("ended");
+    Some(format!(
+        "{reason}, exit code {}: see its log with `--previous`",
+        ended.exit_code
+    ))
+}
+
+/// What the kubelet says of a pod that runs and is not ready.
+fn pod_unready(pod: &Pod) -> Option<String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let conditions = &pod.status.as_ref()?.conditions;
+    let unready = conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "ContainersReady" && c.status == "False")?;
+    Some(format!("pod {name}: {}", unready.message.as_deref()?))
 }
 
 /// `kubectl rollout status` of a Deployment, after kubectl's `DeploymentStatusViewer`.
@@ -405,19 +436,24 @@ fn complete(deployment: &Value, generation: i64) -> bool {
 /// Who keeps `spec.paused: true` in git: an applier that owns the field, or kubectl's own record
 /// of the last client-side apply. Webhooks and plain updates leave neither.
 fn pauser(meta: &ObjectMeta) -> Option<String> {
-    let owns = |entry: &&ManagedFieldsEntry| {
-        let fields = entry.fields_v1.as_ref();
-        entry.operation.as_deref() == Some("Apply")
-            && entry.manager.as_deref() != Some(MANAGER)
-            && fields.is_some_and(|f| !f.0["f:spec"]["f:paused"].is_null())
-    };
-    let applier = meta.managed_fields.iter().flatten().find(owns);
-    if let Some(applier) = applier {
-        return Some(applier.manager.clone().unwrap_or_default());
+    if let Some(applier) = owner_of_paused(meta, "Apply") {
+        return Some(applier);
     }
     let recorded = meta.annotations.as_ref()?.get(LAST_APPLIED)?;
     let applied: Value = serde_json::from_str(recorded).ok()?;
     (applied["spec"]["paused"] == true).then(|| "kubectl apply".to_owned())
+}
+
+/// The manager, other than us, that owns `spec.paused` by this operation.
+fn owner_of_paused(meta: &ObjectMeta, operation: &str) -> Option<String> {
+    let owns = |entry: &&ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref();
+        entry.operation.as_deref() == Some(operation)
+            && entry.manager.as_deref() != Some(MANAGER)
+            && fields.is_some_and(|f| !f.0["f:spec"]["f:paused"].is_null())
+    };
+    let owner = meta.managed_fields.iter().flatten().find(owns)?;
+    Some(owner.manager.clone().unwrap_or_default())
 }
 
 fn condition<'a>(status: &'a Value, kind: &str, value: &str) -> Option<&'a Value> {

@@ -21,7 +21,7 @@ use tracing::{debug, error, warn};
 
 use super::{
     Controller,
-    act::{ActError, Writer, split_status},
+    act::{ActError, Writer, split_spec, split_status},
     bypass::Bypass,
     evidence::{Arrived, Evidence, standing},
     facts::{DeploymentFacts, Key, MANAGER, RolloutFacts, SplitFacts},
@@ -121,7 +121,9 @@ impl Controller {
             return;
         };
         let deployment = self.world.deployments.get(&key.namespace, &workload.name);
-        if let Some(deployment) = deployment.filter(|d| d.paused && d.paused_by_git.is_none()) {
+        if let Some(deployment) = deployment
+            .filter(|d| d.paused && d.paused_by_git.is_none() && d.paused_by_hand.is_none())
+        {
             self.events.tell(
                 deployment_reference(&deployment),
                 true,
@@ -309,7 +311,10 @@ impl Controller {
         let ours = look
             .split
             .filter(|split| split.meta.owned_by("MeshRollout", &look.rollout.meta.uid));
-        keep_fence(&mut decision.state, ours, &look.observation);
+        let wanted = project(policy, &decision.state, &look.observation).split;
+        let wanted = wanted.map(|split| split_spec(&split, &look.observation.services));
+        let next = &mut decision.state;
+        keep_fence(next, ours, wanted.as_ref(), &look.observation);
         // A stop is better than an effect that no rule allows: what is in force stays.
         if cfg!(debug_assertions)
             && let Err(broken) = invariants::check(policy, state, &decision.state)

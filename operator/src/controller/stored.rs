@@ -1,6 +1,7 @@
 //! The state as it is stored in a MeshRollout's status, and its fence beside the TrafficSplit's.
 
 use jiff::Timestamp;
+use sluice_crds::TrafficSplitSpec;
 use sluice_rollout::{observation::Observation, state::State};
 
 use super::{
@@ -37,15 +38,22 @@ pub fn read_state(
     })
 }
 
-/// Raises the fence where the split asks for it. A split of other Services is another decision
-/// about traffic: it gets a fence of its own, and the evidence under the old one is closed, as
-/// `decide` does. A split whose fence is above the state's (a status that was restored from a
-/// backup) would refuse every write.
-pub fn keep_fence(state: &mut State, split: Option<&SplitFacts>, seen: &Observation) {
-    let Some(split) = split else { return };
+/// Raises the fence where the split asks for it. A split that says anything else (of other
+/// Services, or what a changed spec asks for) is another decision about traffic: it gets a fence
+/// of its own, and the evidence under the old one is closed, as `decide` does. A split whose fence
+/// is above the state's (a status that was restored from a backup) would refuse every write.
+pub fn keep_fence(
+    state: &mut State,
+    split: Option<&SplitFacts>,
+    wanted: Option<&TrafficSplitSpec>,
+    seen: &Observation,
+) {
+    let (Some(split), Some(wanted)) = (split, wanted) else {
+        return;
+    };
     let spec = &split.object.spec;
-    let other_services = spec.services != seen.services && spec.fence == state.fence;
-    if seen.services.is_empty() || !other_services && spec.fence <= state.fence {
+    let says_another = spec != wanted && spec.fence == state.fence;
+    if seen.services.is_empty() || !says_another && spec.fence <= state.fence {
         return;
     }
     state.fence = spec.fence + 1;

@@ -144,6 +144,7 @@ impl Turn<'_> {
                 self.enter(step + 1);
                 Ok(())
             }
+            PauseReason::ScaledToZero => Err("nothing is to run: give the workload replicas"),
             PauseReason::Command | PauseReason::SharedOutage | PauseReason::Contested { .. } => {
                 self.set_aside();
                 self.leave_pause();

@@ -15,6 +15,7 @@ use crate::observation::{Observation, Workload};
 use crate::policy::Policy;
 use crate::state::State;
 use subject::Subject;
+pub(crate) use subject::lacking;
 use turn::Turn;
 
 /// How long a missing workload or Service is waited for before it is an error, ms.

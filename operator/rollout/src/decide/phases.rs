@@ -27,7 +27,7 @@ impl Turn<'_> {
             .evidence
             .condemned
             .clone()
-            .or_else(|| self.deadline(candidate.started, candidate.paused_ms))
+            .or_else(|| self.deadline(subject, candidate.started, candidate.paused_ms))
         else {
             return true;
         };
@@ -41,19 +41,29 @@ impl Turn<'_> {
     }
 
     /// Why the time is over, if it is. Paused time does not count.
-    fn deadline(&self, started: i64, paused_ms: i64) -> Option<String> {
+    fn deadline(&self, subject: &Subject, started: i64, paused_ms: i64) -> Option<String> {
         if matches!(self.state.phase, Phase::Paused { .. }) {
             return None;
         }
         let spent = self.now - started - paused_ms;
-        (spent >= self.policy.deadline_ms).then(|| {
+        if spent < self.policy.deadline_ms {
+            return None;
+        }
+        let evidence = &self.seen.evidence;
+        let late = subject.lacking(self.needed(subject)).unwrap_or_else(|| {
             format!(
-                "the deadline of {} s is over, and the evidence did not suffice ({} of {} requests)",
-                self.policy.deadline_ms / 1000,
-                self.seen.evidence.candidate.requests,
-                self.seen.evidence.needed
+                "the evidence did not suffice ({} of {} requests)",
+                evidence.candidate.requests, evidence.needed
             )
-        })
+        });
+        let deadline = self.policy.deadline_ms / 1000;
+        Some(format!("the deadline of {deadline} s is over, and {late}"))
+    }
+
+    /// Candidate pods that the present step needs.
+    fn needed(&self, subject: &Subject) -> i32 {
+        let step = self.state.phase.step().unwrap_or(0);
+        pods_for(self.policy.capacity_weight_at(step), subject.replicas)
     }
 
     /// Moves the phase on, as far as what is seen allows.
@@ -72,6 +82,7 @@ impl Turn<'_> {
                 self.wake_at(deadline);
             }
         }
+        self.pause_at_zero(subject);
         match self.state.phase.clone() {
             Phase::Idle => {}
             Phase::Preparing => self.prepare(subject),
@@ -95,10 +106,37 @@ impl Turn<'_> {
         if subject.candidate_ready < needed {
             return;
         }
+        self.state.verdict = String::new();
         self.enter(0);
         if let Phase::Shifting { step } = self.state.phase {
             self.shift(subject, step);
         }
+    }
+
+    /// Nothing is to run: neither requests nor the deadline say anything of the revision now.
+    fn pause_at_zero(&mut self, subject: &Subject) {
+        if subject.replicas > 0 || subject.deployment.is_none() {
+            return;
+        }
+        let last = self.policy.steps.len().saturating_sub(1);
+        let step = match self.state.phase {
+            Phase::Preparing => 0,
+            Phase::Shifting { step } | Phase::Observing { step, .. } => step,
+            Phase::Promoting {
+                stage: PromotionStage::OpenGates,
+            } => last,
+            _ => return,
+        };
+        self.take_off_traffic();
+        self.note(
+            "ScaledToZero",
+            "nothing is to run: the revision is tried further when there are replicas".to_owned(),
+        );
+        self.state.phase = Phase::Paused {
+            step,
+            why: PauseReason::ScaledToZero,
+            since: self.now,
+        };
     }
 
     fn warn_of_trouble(&mut self, subject: &Subject) {
@@ -152,12 +190,10 @@ impl Turn<'_> {
         let allowed = allowed.min(target);
         if self.state.weight > allowed {
             self.set_weight(allowed);
+            let lacking = subject.lacking(needed).unwrap_or_default();
             self.warn(
                 "CapacityLost",
-                format!(
-                    "{} of {needed} candidate pods are ready: weight lowered to {allowed} %",
-                    subject.candidate_ready
-                ),
+                format!("{lacking}: weight lowered to {allowed} %"),
             );
         }
         false
@@ -306,6 +342,13 @@ impl Turn<'_> {
     fn paused(&mut self, subject: &Subject, step: usize, why: &PauseReason, since: i64) {
         match why {
             PauseReason::Condemned => {}
+            PauseReason::ScaledToZero => {
+                if subject.replicas > 0 {
+                    self.leave_pause();
+                    self.note("Resumed", "the workload has replicas again".to_owned());
+                    self.state.phase = Phase::Shifting { step };
+                }
+            }
             PauseReason::SharedOutage => {
                 if self.seen.evidence.shared_outage.is_none() {
                     self.leave_pause();
@@ -328,7 +371,7 @@ impl Turn<'_> {
                 self.bring_weight(subject, self.state.weight);
             }
             PauseReason::Step => {
-                self.bring_weight(subject, self.state.weight);
+                self.bring_weight(subject, self.target(step));
                 let Some(&PolicyStep::Pause {
                     duration_ms: Some(duration),
                 }) = self.policy.steps.get(step)
@@ -375,6 +418,8 @@ impl Turn<'_> {
                     };
                 }
             }
+            // An empty ReplicaSet cannot be told from any other: there is nothing to hand over.
+            PromotionStage::Adopt if view.replicas == 0 => self.promoted(),
             PromotionStage::Adopt => {
                 if subject.adopted() {
                     self.state.phase = Phase::Promoting {

@@ -82,11 +82,24 @@ impl<'a> Subject<'a> {
             .is_some_and(|d| d.complete && d.replicas > 0)
     }
 
+    /// What is said while fewer candidate pods can serve than are needed.
+    pub(super) fn lacking(&self, needed: i32) -> Option<String> {
+        let ready = self.candidate_ready;
+        let ailment = self.candidate().and_then(CandidateView::ailment);
+        (ready < needed).then(|| lacking(ready, needed, ailment))
+    }
+
     /// Whether our ReplicaSet has become the Deployment's own.
     pub(super) fn adopted(&self) -> bool {
         self.candidate()
             .is_some_and(|c| c.owner == Owner::Deployment)
     }
+}
+
+/// How many candidate pods are ready of those that are needed, and what the cluster says of it.
+pub(crate) fn lacking(ready: i32, needed: i32, ailment: Option<&str>) -> String {
+    let count = format!("{ready} of {needed} candidate pods are ready");
+    ailment.map_or(count.clone(), |ailment| format!("{count} ({ailment})"))
 }
 
 /// The revision that serves, where the Deployment alone tells: its only running one once a pod

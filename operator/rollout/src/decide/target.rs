@@ -7,6 +7,9 @@ use crate::state::{Arm, Candidate, Outcome, Phase, PromotionStage};
 impl Turn<'_> {
     /// Compares what git wants with what the state is about.
     pub(super) fn follow_git(&mut self, subject: &Subject) {
+        if self.forget_workload(subject) {
+            return;
+        }
         self.follow_versions(subject);
         if self.state.stable.is_none() && !self.meet(subject) {
             return;
@@ -37,6 +40,34 @@ impl Turn<'_> {
             }
         }
         self.meet_candidate(subject);
+    }
+
+    /// A Deployment that was deleted and made anew has nothing left of the old one, neither a
+    /// stable revision nor a candidate beside it. True when it was just forgotten: what is there
+    /// now is met in a turn of its own.
+    fn forget_workload(&mut self, subject: &Subject) -> bool {
+        let (Some(view), Some(known)) = (subject.deployment, &self.state.deployment_seen) else {
+            return false;
+        };
+        if view.uid == known.uid || self.state.stable.is_none() {
+            return false;
+        }
+        let why = "the workload was deleted and made anew";
+        self.warn(
+            "WorkloadReplaced",
+            format!("{why}: the revision that it runs now is the stable one"),
+        );
+        if let Some(candidate) = self.state.candidate.take() {
+            self.remember(candidate.arm.revision, Outcome::Replaced, why);
+        }
+        self.state.stable = None;
+        self.state.rejected.clear();
+        self.state.verdict = String::new();
+        self.state.phase = Phase::Idle;
+        self.state.weight = 0;
+        self.next_fence();
+        self.wake_at(self.now + 1);
+        true
     }
 
     /// Mode B: the stable subset is what the spec says, unless the candidate was promoted.
@@ -150,14 +181,7 @@ impl Turn<'_> {
     /// A revision that is neither stable nor being tried.
     fn meet_candidate(&mut self, subject: &Subject) {
         let revision = &subject.wanted.revision;
-        if subject.deployment.is_some_and(|d| d.replicas == 0) {
-            self.note(
-                "ScaledToZero",
-                format!("revision {revision} is stable: nothing runs"),
-            );
-            self.become_stable(subject);
-            return;
-        }
+        let nothing_runs = subject.deployment.is_some_and(|d| d.replicas == 0);
         if subject.runs_wanted_alone() {
             self.warn_unheld(subject);
             self.become_stable(subject);
@@ -168,6 +192,14 @@ impl Turn<'_> {
                 Phase::Rejected { since } => Phase::Rejected { since },
                 _ => Phase::Rejected { since: self.now },
             };
+            return;
+        }
+        if nothing_runs {
+            self.note(
+                "ScaledToZero",
+                format!("revision {revision} is stable: nothing runs"),
+            );
+            self.become_stable(subject);
             return;
         }
         self.try_revision(subject);

@@ -72,7 +72,7 @@ impl<'a> Turn<'a> {
             return true;
         }
         self.state.missing_since = None;
-        self.seen.conflict.is_some() || self.paused_by_git()
+        self.seen.conflict.is_some() || self.paused_by_somebody()
     }
 
     /// The look at the Deployment is older than the one that led to the state: deciding on it
@@ -86,8 +86,12 @@ impl<'a> Turn<'a> {
         known.uid == view.uid && view.generation < known.generation
     }
 
-    fn paused_by_git(&self) -> bool {
-        matches!(&self.seen.workload, Workload::Deployment(view) if view.paused_by_git.is_some())
+    fn paused_by_somebody(&self) -> bool {
+        matches!(
+            &self.seen.workload,
+            Workload::Deployment(view)
+                if view.paused_by_git.is_some() || view.paused_by_hand.is_some()
+        )
     }
 
     pub(super) fn wake_at(&mut self, at: Millis) {

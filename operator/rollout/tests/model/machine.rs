@@ -336,6 +336,7 @@ fn observation(look: &Look) -> Observation {
         ready: if seen.open { seen.ready.into() } else { 0 },
         ungated: 0,
         trouble: None,
+        unready: None,
     });
     let says = |evidence| (look.evidence == evidence).then(|| "it fails".to_owned());
     Observation {
@@ -346,6 +347,7 @@ fn observation(look: &Look) -> Observation {
             replicas: REPLICAS.into(),
             paused: look.paused,
             paused_by_git: None,
+            paused_by_hand: None,
             complete: look.complete,
             running: running.collect(),
             empty_twins: Vec::new(),

@@ -54,6 +54,10 @@ pub struct World {
     /// The native pods are not ready yet.
     pub starting: bool,
     pub in_step: u64,
+    /// Why the candidate's pods do not start.
+    pub trouble: Option<String>,
+    /// Of the Deployment.
+    pub uid: String,
 }
 
 pub fn policy(change: impl FnOnce(&mut MeshRolloutSpec)) -> Policy {
@@ -96,6 +100,8 @@ impl World {
             slow_pods: false,
             starting: false,
             in_step: 1000,
+            trouble: None,
+            uid: "deployment".to_owned(),
         };
         world.run(5);
         world
@@ -139,12 +145,13 @@ impl World {
         let condemned = bad && weight > 0 && self.applied_fence == self.split.map(|s| s.0);
         Observation {
             workload: Workload::Deployment(DeploymentView {
-                uid: "reviews".to_owned(),
                 generation: 1,
                 revision: self.git.clone(),
                 replicas: self.replicas,
                 paused: self.paused,
+                uid: self.uid.clone(),
                 paused_by_git: None,
+                paused_by_hand: None,
                 complete,
                 running: native_running.into_iter().chain(adopted_running).collect(),
                 empty_twins: Vec::new(),
@@ -157,7 +164,8 @@ impl World {
                     containers_ready: o.ready,
                     ready: if o.gates_open { o.ready } else { 0 },
                     ungated: 0,
-                    trouble: None,
+                    trouble: self.trouble.clone(),
+                    unready: None,
                 }),
                 leftovers: Vec::new(),
             }),

@@ -12,6 +12,7 @@ mod split_status;
 mod template;
 
 pub(in crate::controller) use autoscaler::free;
+pub use split::spec as split_spec;
 pub use split_status::split_status;
 
 use std::{future::Future, time::Duration};
@@ -99,10 +100,15 @@ impl ActError {
             },
             (409, _) => Self::Conflict(what),
             (404, _) => Self::Conflict(what),
+            // A namespace that is going refuses all that is new; this MeshRollout goes with it.
+            (403, _) if status.message.contains("being terminated") => Self::Conflict(what),
             // A quota refuses with 403 too, and says so.
             (403, _) if status.message.contains("exceeded quota") => Self::Failed {
                 what,
-                message: status.message.clone(),
+                message: format!(
+                    "{}; a candidate runs beside the stable pods: make room for it, or raise the quota",
+                    status.message
+                ),
             },
             (403, _) => Self::Forbidden {
                 what,
@@ -282,5 +288,8 @@ mod tests {
         assert!(forbidden.contains("RBAC"), "{forbidden}");
         let quota = refused(403, "pods \"x\" is forbidden: exceeded quota: small").to_string();
         assert!(!quota.contains("RBAC"), "{quota}");
+        assert!(quota.contains("raise the quota"), "{quota}");
+        let going = "unable to create new content in namespace x because it is being terminated";
+        assert!(matches!(refused(403, going), ActError::Conflict(_)));
     }
 }

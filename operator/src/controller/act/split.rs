@@ -18,7 +18,7 @@ use crate::controller::{
 
 /// The spec that a decision asks for.
 #[must_use]
-pub(super) fn spec(desired: &DesiredSplit, services: &[String]) -> TrafficSplitSpec {
+pub fn spec(desired: &DesiredSplit, services: &[String]) -> TrafficSplitSpec {
     let weight = if desired.candidate.is_some() {
         desired.weight
     } else {

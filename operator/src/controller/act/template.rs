@@ -68,13 +68,14 @@ pub(super) fn probe(
     let mut template = template(deployment, revision);
     let metadata = serde_json::from_value::<ObjectMeta>(template["metadata"].take());
     let deployment = deployment.metadata.name.as_deref().unwrap_or_default();
-    let mut pod = DynamicObject::new("", resource)
+    // A name of its own, and always the same: a refusal that names it says the same again.
+    let probe = format!("{}-probe", name(deployment, revision));
+    let mut pod = DynamicObject::new(&probe, resource)
         .within(namespace)
         .data(json!({"spec": template["spec"].take()}));
     pod.metadata = ObjectMeta {
-        name: None,
+        name: Some(probe),
         namespace: Some(namespace.to_owned()),
-        generate_name: Some(format!("{}-", name(deployment, revision))),
         ..metadata.unwrap_or_default()
     };
     pod
@@ -166,6 +167,10 @@ mod tests {
         assert_eq!(
             pod.metadata.labels.as_ref().unwrap()["pod-template-hash"],
             "sluice-0123456789"
+        );
+        assert_eq!(
+            pod.metadata.name.as_deref(),
+            Some("web-sluice-0123456789-probe")
         );
         assert_eq!(pod.metadata.annotations.as_ref().unwrap()["a"], "b");
         assert_eq!(pod.data["spec"]["containers"][0]["image"], "web:2");

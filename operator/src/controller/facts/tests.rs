@@ -85,6 +85,62 @@ fn a_pod_that_cannot_start_says_why() {
 }
 
 #[test]
+fn a_container_that_ends_again_and_again_says_how() {
+    let crashing = |message: &str| {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "web-1"},
+            "status": {"containerStatuses": [{
+                "name": "app", "image": "web:2", "imageID": "", "ready": false, "restartCount": 3,
+                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": message}},
+                "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
+            }]},
+        }))
+        .unwrap();
+        PodFacts::of(&pod).trouble.unwrap()
+    };
+    let told = crashing("back-off 10s");
+    assert_eq!(
+        told,
+        "pod web-1, container app: CrashLoopBackOff (OOMKilled, exit code 137: see its log with `--previous`)"
+    );
+    assert_eq!(crashing("back-off 20s"), told, "the same is not told again");
+}
+
+#[test]
+fn a_pod_that_is_not_ready_says_which_container_is_not() {
+    let message = "containers with unready status: [app]";
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "web-1"},
+        "status": {"conditions": [
+            {"type": "ContainersReady", "status": "False", "message": message},
+        ]},
+    }))
+    .unwrap();
+    let facts = PodFacts::of(&pod);
+    assert_eq!(facts.unready.unwrap(), format!("pod web-1: {message}"));
+    assert_eq!(facts.trouble, None);
+}
+
+#[test]
+fn a_pause_by_hand_is_told_from_git_and_from_our_hold() {
+    let paused = |manager, operation| {
+        let metadata = owned_by(manager, operation);
+        deployment(json!({"metadata": metadata, "spec": {"paused": true, "template": {}}}))
+    };
+    let by_hand = paused("kubectl-rollout", "Update");
+    assert_eq!(by_hand.paused_by_hand.as_deref(), Some("kubectl-rollout"));
+    assert_eq!(by_hand.paused_by_git, None);
+    let by_git = paused("kustomize-controller", "Apply");
+    assert_eq!(
+        by_git.paused_by_git.as_deref(),
+        Some("kustomize-controller")
+    );
+    assert_eq!(by_git.paused_by_hand, None);
+    let ours = paused(MANAGER, "Update");
+    assert_eq!((ours.paused_by_git, ours.paused_by_hand), (None, None));
+}
+
+#[test]
 fn a_container_that_is_being_made_is_no_trouble() {
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": "web-1"},

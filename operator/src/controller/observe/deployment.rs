@@ -27,6 +27,7 @@ pub(super) fn view(
         replicas: deployment.replicas,
         paused: deployment.paused,
         paused_by_git: deployment.paused_by_git.clone(),
+        paused_by_hand: deployment.paused_by_hand.clone(),
         complete: deployment.complete,
         ..DeploymentView::default()
     };
@@ -134,6 +135,7 @@ fn candidate(set: &ReplicaSetFacts, pods: &[&PodFacts], owner: Owner) -> Candida
             .failure
             .clone()
             .or_else(|| pods.iter().find_map(|pod| pod.trouble.clone())),
+        unready: pods.iter().find_map(|pod| pod.unready.clone()),
     }
 }
 

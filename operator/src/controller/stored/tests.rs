@@ -25,6 +25,16 @@ fn seen(services: &[&str]) -> Observation {
     }
 }
 
+/// As the controller does once it has decided: the split is to be of the Services that are seen.
+fn keep(state: &mut State, split: &SplitFacts, seen: &Observation) {
+    let wanted = TrafficSplitSpec {
+        fence: state.fence,
+        services: seen.services.clone(),
+        ..split.object.spec.clone()
+    };
+    keep_fence(state, Some(split), Some(&wanted), seen);
+}
+
 #[test]
 fn a_new_life_of_a_name_begins_above_the_fences_of_the_last_one() {
     let now = Timestamp::from_second(1_000).unwrap();
@@ -69,13 +79,28 @@ fn other_services_are_another_decision_about_traffic() {
         ..State::default()
     };
     let mut state = before.clone();
-    keep_fence(&mut state, Some(&split(7, &["web"])), &seen(&["web"]));
+    keep(&mut state, &split(7, &["web"]), &seen(&["web"]));
     assert_eq!(state, before);
     let mut observation = seen(&["web", "web-admin"]);
     observation.evidence.closed.through_fence = 7;
-    keep_fence(&mut state, Some(&split(7, &["web"])), &observation);
+    keep(&mut state, &split(7, &["web"]), &observation);
     assert_eq!(state.fence, 8);
     assert_eq!(state.candidate.unwrap().closed.through_fence, 7);
+}
+
+#[test]
+fn what_a_changed_spec_asks_of_the_split_is_another_decision_too() {
+    let mut state = State {
+        fence: 7,
+        ..State::default()
+    };
+    let split = split(7, &["web"]);
+    let wanted = TrafficSplitSpec {
+        hung_after_ms: 1_000,
+        ..split.object.spec.clone()
+    };
+    keep_fence(&mut state, Some(&split), Some(&wanted), &seen(&["web"]));
+    assert_eq!(state.fence, 8);
 }
 
 #[test]
@@ -84,9 +109,9 @@ fn a_fence_that_is_on_its_way_is_not_raised_twice() {
         fence: 8,
         ..State::default()
     };
-    keep_fence(
+    keep(
         &mut state,
-        Some(&split(7, &["web"])),
+        &split(7, &["web"]),
         &seen(&["web", "web-admin"]),
     );
     assert_eq!(state.fence, 8);
@@ -98,6 +123,6 @@ fn a_split_that_is_ahead_of_a_restored_status_is_overtaken() {
         fence: 7,
         ..State::default()
     };
-    keep_fence(&mut state, Some(&split(9, &["web"])), &seen(&["web"]));
+    keep(&mut state, &split(9, &["web"]), &seen(&["web"]));
     assert_eq!(state.fence, 10);
 }
