@@ -139,11 +139,11 @@ fn fewer_replicas_take_no_pod_away_that_serves_a_share() {
 }
 
 #[test]
-fn a_workload_that_is_scaled_to_zero_keeps_no_more_than_one_candidate_pod() {
+fn a_workload_that_is_scaled_to_zero_keeps_no_candidate_pod() {
     let mut world = at_weight(75);
     world.replicas = 0;
     world.run(1);
-    assert_eq!(world.ours[0].replicas, 1);
+    assert_eq!(world.ours[0].replicas, 0);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_look_at_an_older_deployment_forgets_no_rejection() {
     world.run(60);
     assert_eq!(world.state.rejected[0].revision, "v2");
     world.state.deployment_seen = Some(DeploymentSeen {
-        uid: "reviews".to_owned(),
+        uid: world.uid.clone(),
         generation: 2,
     });
     assert_eq!(world.decide(&past).state, world.state, "a stale list");
