@@ -140,8 +140,30 @@ const SIDE_BY_SIDE: [&str; 4] = [
     "stable_trouble::",
 ];
 
+/// Those that wait for Kubernetes' own slow loops: for `prove`.
+const SLOW: &str = "autoscaler::";
+
+/// Those that have a long form, which `prove` asks for.
+const LONG: [&str; 2] = ["apply_loop::", "uninstall::"];
+
 /// What needs pods: the demo's story with its promises asserted, then the cluster tests.
 fn node() -> Result<()> {
+    let node = node_with_story()?;
+    cluster_tests(&node, "4", &SIDE_BY_SIDE, &[])?;
+    let mut others: Vec<&str> = SIDE_BY_SIDE.iter().flat_map(|it| ["--skip", it]).collect();
+    others.extend(["--skip", SLOW]);
+    cluster_tests(&node, "1", &others, &[])
+}
+
+/// The cluster tests that take minutes, and the long form of those that have one.
+pub(crate) fn prove_cluster() -> Result<()> {
+    let node = node_with_story()?;
+    let which = [&LONG[..], &[SLOW]].concat();
+    cluster_tests(&node, "1", &which, &[("SLUICE_LONG", "1")])?;
+    cluster::down(NODE)
+}
+
+fn node_with_story() -> Result<Cluster> {
     let node = demo::prepare(NODE)?;
     demo::story(
         &node,
@@ -150,12 +172,15 @@ fn node() -> Result<()> {
             ..demo::Story::default()
         },
     )?;
-    cluster_tests(&node, "4", &SIDE_BY_SIDE)?;
-    let others: Vec<&str> = SIDE_BY_SIDE.iter().flat_map(|it| ["--skip", it]).collect();
-    cluster_tests(&node, "1", &others)
+    Ok(node)
 }
 
-fn cluster_tests(node: &Cluster, threads: &str, which: &[&str]) -> Result<()> {
+fn cluster_tests(
+    node: &Cluster,
+    threads: &str,
+    which: &[&str],
+    environment: &[(&str, &str)],
+) -> Result<()> {
     let kubeconfig = node.kubeconfig().display().to_string();
     let address = node.address.to_string();
     let clone = node.file("clone").display().to_string();
@@ -165,13 +190,17 @@ fn cluster_tests(node: &Cluster, threads: &str, which: &[&str]) -> Result<()> {
     cargo(
         &[&tests[..], &["--test-threads", threads], which].concat(),
         &[
-            ("SLUICE_KUBECONFIG", &kubeconfig),
-            ("SLUICE_NODE_ADDRESS", &address),
-            ("SLUICE_CLONE", &clone),
-            ("SLUICE_AUDIT", &audit),
-            ("SLUICE_XTASK", &xtask),
-            ("SLUICE_CLUSTER", NODE),
-        ],
+            environment,
+            &[
+                ("SLUICE_KUBECONFIG", &kubeconfig),
+                ("SLUICE_NODE_ADDRESS", &address),
+                ("SLUICE_CLONE", &clone),
+                ("SLUICE_AUDIT", &audit),
+                ("SLUICE_XTASK", &xtask),
+                ("SLUICE_CLUSTER", NODE),
+            ],
+        ]
+        .concat(),
     )
 }
 

@@ -1,12 +1,13 @@
 //! An apiserver that refuses, and people and programs that write what is ours.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{
     ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
 };
+use parking_lot::Mutex;
 use serde_json::json;
 use sluice_crds::TrafficSplit;
 use sluice_e2e::faults::{
@@ -125,19 +126,25 @@ async fn while_the_apiserver_refuses_everything_weights_hold_and_then_the_releas
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_write_that_meets_a_conflict_first_is_made_all_the_same() {
     let ground = Ground::new("conflicts", steps("500ms")).await;
-    let (namespace, is_second) = (
-        ground.scene.namespace.clone(),
-        std::sync::atomic::AtomicBool::new(true),
-    );
+    let namespace = ground.scene.namespace.clone();
+    let refused = Mutex::new(HashSet::new());
     let conflict = Action::Answer(409, "Conflict", "the object has been modified");
     ground
         .layer()
         .add(Rule::always(conflict, move |asked: &Asked| {
-            let is_ours = asked.call.namespace == namespace && asked.call.is_write();
-            // Every second write is refused, whatever it is.
-            is_ours
-                && asked.call.is_of_a_rollout()
-                && is_second.fetch_xor(true, std::sync::atomic::Ordering::Relaxed)
+            let call = &asked.call;
+            let is_ours = call.namespace == namespace && call.is_write();
+            if !is_ours || !call.is_of_a_rollout() {
+                return false;
+            }
+            // Of each kind of write every second one is let through, whatever comes in between.
+            let kind = format!("{call:?}");
+            let mut refused = refused.lock();
+            let is_first = refused.insert(kind.clone());
+            if !is_first {
+                refused.remove(&kind);
+            }
+            is_first
         }));
     ground.scene.deploy("v2").await.unwrap();
     ground.ended("Promoted").await;
