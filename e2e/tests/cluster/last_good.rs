@@ -50,7 +50,11 @@ async fn proxies_that_restart_while_nobody_is_there_to_ask_serve_what_they_serve
         restart(&proxies).await;
         let traffic = Traffic::start(RATE).await;
         traffic.goes_on(10 * RATE as usize).await;
-        for proxy in &proxies {
+        // The backend calls nobody, so its sidecar has nothing to keep.
+        let callers = proxies
+            .iter()
+            .filter(|proxy| !proxy.pod.starts_with("backend"));
+        for proxy in callers {
             assert!(proxy.metric(LAST_GOOD).unwrap() > 0.0, "{proxy:?}");
         }
         traffic.end().await;

@@ -23,7 +23,6 @@ mod candidate_trouble;
 mod commands;
 mod demo;
 mod dry_run;
-mod eject;
 mod ends_of_life;
 mod figures;
 mod fix_in_the_middle;
