@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::Path,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use futures::future::{join_all, try_join_all};
@@ -43,6 +43,10 @@ const ALWAYS: [(Story, &str, Cut); 5] = [
         Cut::KilledAfter,
     ),
 ];
+
+/// The tenth that is taken unless SLUICE_SEED says otherwise: the same for everybody, so that nobody's
+/// commit waits for what another has broken. `cargo xtask prove faults` takes all.
+const SEED: u64 = 1;
 
 /// A tenth of the plans by the seed SLUICE_SEED; all of them with SLUICE_PLANS=all. Only those
 /// whose text contains SLUICE_PLAN, where that is set.
@@ -143,13 +147,7 @@ fn chosen(mut plans: Vec<Plan>) -> Vec<Plan> {
     if std::env::var("SLUICE_PLANS").is_ok_and(|plans| plans == "all") {
         return plans;
     }
-    let clock = || {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs()
-    };
-    let seed = std::env::var("SLUICE_SEED").map_or_else(|_| clock(), |seed| seed.parse().unwrap());
+    let seed = std::env::var("SLUICE_SEED").map_or(SEED, |seed| seed.parse().unwrap());
     println!("SLUICE_SEED={seed}");
     let always = ALWAYS.map(|(story, deed, cut)| {
         let is_it = |plan: &&Plan| {
