@@ -13,7 +13,6 @@ use std::{future::Future, pin::pin, time::Duration};
 use jiff::Timestamp;
 use sluice_evidence::relay::Eject;
 use sluice_rollout::{policy::Policy, state::State};
-use tokio::sync::OnceCell;
 use tracing::warn;
 
 use super::{
@@ -72,7 +71,7 @@ impl Controller {
         let newer = written.filter(|written| written.fence > shown.fence);
         let state = newer.unwrap_or(shown);
         let namespace = self.world.namespace(&key.namespace);
-        let (observation, laggards) = self.observe(
+        let look = self.observe(
             lapsed,
             rollout,
             &namespace,
@@ -82,15 +81,6 @@ impl Controller {
             memory,
             now,
         );
-        let look = Look {
-            rollout,
-            namespace: &namespace,
-            split: split.as_deref(),
-            observation,
-            laggards,
-            now,
-            state_stands: OnceCell::new(),
-        };
         let Ok(decision) = self.decide(&policy, &state, &look) else {
             return;
         };

@@ -11,7 +11,7 @@ use kube::{Api, Client, api::PostParams};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::facts::MANAGER;
+use super::{act::is_of_a_going_namespace, facts::MANAGER};
 
 /// How many events may wait; further ones are only logged.
 const WAITING: usize = 256;
@@ -38,7 +38,7 @@ impl Events {
                 let params = PostParams::default();
                 match tokio::time::timeout(WRITE, api.create(&params, &event)).await {
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) if error.to_string().contains("being terminated") => {
+                    Ok(Err(kube::Error::Api(status))) if is_of_a_going_namespace(&status) => {
                         debug!(namespace, "event not written: its namespace goes");
                     }
                     Ok(Err(error)) => {

@@ -177,7 +177,7 @@ impl Controller {
         let split = self.world.splits.get(&key.namespace, &key.name);
         let state = read_state(rollout, split.as_deref(), now)?;
         let policy = Policy::from_spec(&rollout.object.spec);
-        let (observation, laggards) = self.observe(
+        let look = self.observe(
             term,
             rollout,
             &namespace,
@@ -187,15 +187,6 @@ impl Controller {
             memory,
             now,
         );
-        let look = Look {
-            rollout,
-            namespace: &namespace,
-            split: split.as_deref(),
-            observation,
-            laggards,
-            now,
-            state_stands: OnceCell::new(),
-        };
         let held = self.webhooks.hold(&key.namespace).await;
         let policy = match policy {
             Ok(policy) => policy,
@@ -249,17 +240,17 @@ impl Controller {
     }
 
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn observe(
+    pub(super) fn observe<'a>(
         &self,
         term: i32,
-        rollout: &RolloutFacts,
-        namespace: &Namespace,
-        split: Option<&SplitFacts>,
+        rollout: &'a RolloutFacts,
+        namespace: &'a Namespace,
+        split: Option<&'a SplitFacts>,
         state: &State,
         policy: Option<&Policy>,
         memory: &mut Memory,
         now: Timestamp,
-    ) -> (Observation, Vec<String>) {
+    ) -> Look<'a> {
         let services: Vec<String> = services_of(rollout, namespace)
             .into_iter()
             .map(|name| format!("{}/{name}", rollout.meta.namespace))
@@ -298,7 +289,15 @@ impl Controller {
         if let Some(verdict) = self.ejected(&rollout.meta.key(), state) {
             evidence.condemned = Some(verdict);
         }
-        (observe(rollout, namespace, view, evidence), laggards)
+        Look {
+            rollout,
+            namespace,
+            split,
+            observation: observe(rollout, namespace, view, evidence),
+            laggards,
+            now,
+            state_stands: OnceCell::new(),
+        }
     }
 
     pub(super) fn decide(

@@ -101,7 +101,7 @@ impl ActError {
             (409, _) => Self::Conflict(what),
             (404, _) => Self::Conflict(what),
             // A namespace that is going refuses all that is new; this MeshRollout goes with it.
-            (403, _) if status.message.contains("being terminated") => Self::Conflict(what),
+            (403, _) if is_of_a_going_namespace(status) => Self::Conflict(what),
             // A quota refuses with 403 too, and says so.
             (403, _) if status.message.contains("exceeded quota") => Self::Failed {
                 what,
@@ -120,6 +120,11 @@ impl ActError {
             },
         }
     }
+}
+
+/// Whether something new was refused because its namespace is being deleted.
+pub fn is_of_a_going_namespace(status: &Status) -> bool {
+    status.message.contains("being terminated")
 }
 
 /// Whether a server-side apply met a field of another manager.
