@@ -42,6 +42,20 @@ pub fn parse(rendered: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Installs the chart without its CRDs, or brings it up to date. `arguments` come last.
+///
+/// # Errors
+/// What Helm complains of.
+pub fn upgrade(kubeconfig: &str, arguments: &[&str]) -> Result<String, String> {
+    let chart = chart();
+    let mut all = vec!["upgrade", "--install", "sluice", &chart];
+    all.extend(["--kubeconfig", kubeconfig]);
+    all.extend(["--namespace", "sluice-system", "--create-namespace"]);
+    all.extend(["--set", "crds.install=false"]);
+    all.extend(arguments);
+    helm(&all)
+}
+
 /// Runs Helm; its output, or what it complains of.
 ///
 /// # Errors

@@ -13,6 +13,7 @@
 
 pub mod bench;
 pub mod faults;
+pub mod files;
 pub mod helm;
 pub mod ledger;
 pub mod load;

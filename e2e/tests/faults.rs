@@ -18,6 +18,8 @@ mod stale;
 
 use std::path::{Path, PathBuf};
 
+use sluice_e2e::files;
+
 /// The clusters to play on; several at a time only for the crash plans.
 fn kubeconfigs() -> Vec<PathBuf> {
     let paths = std::env::var_os("SLUICE_FAULTS_KUBECONFIGS").expect(
@@ -32,21 +34,11 @@ fn kubeconfigs() -> Vec<PathBuf> {
 fn every_test_that_the_table_of_faults_names_is_there() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let table = std::fs::read_to_string(workspace.join("docs/faults.md")).unwrap();
-    let mut sources = String::new();
-    let mut folders = vec!["e2e/tests", "operator", "evidence"]
-        .into_iter()
-        .map(|folder| workspace.join(folder))
-        .collect::<Vec<_>>();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                sources += &std::fs::read_to_string(path).unwrap();
-            }
-        }
-    }
+    let folders = ["e2e/tests", "operator", "evidence"].into_iter();
+    let sources: String = folders
+        .flat_map(|folder| files::below(&workspace.join(folder), "rs"))
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
     let cases = table.lines().filter(|line| {
         let number = line.split('|').nth(1).map(str::trim);
         number.is_some_and(|number| number.parse::<u32>().is_ok())

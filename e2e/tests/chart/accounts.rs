@@ -112,25 +112,10 @@ async fn install() {
 
 /// Installs the chart, or brings it up to date.
 fn upgrade(log_filter: &str) {
-    let kubeconfig = crate::api::kubeconfig();
     let filter = format!("logFilter={log_filter}");
-    helm::helm(&[
-        "upgrade",
-        "--install",
-        "sluice",
-        &helm::chart(),
-        "--kubeconfig",
-        &kubeconfig,
-        "--namespace",
-        SYSTEM,
-        "--create-namespace",
-        // The CRDs' own tests bring theirs.
-        "--set",
-        "crds.install=false",
-        "--set",
-        &filter,
-    ])
-    .unwrap_or_else(|why| panic!("{why}"));
+    // The CRDs' own tests bring theirs.
+    helm::upgrade(&crate::api::kubeconfig(), &["--set", &filter])
+        .unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// A client that acts as one of our accounts.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use sluice_e2e::files;
 
 use crate::place::Place;
 
@@ -13,7 +14,7 @@ const FOREIGN: [&str; 3] = ["fluxcd.io", "argoproj.io", "kustomize.config.k8s.io
 async fn every_object_of_the_examples_is_accepted_with_no_unknown_field() {
     let place = Place::new("crds-examples").await;
     let mut rollouts = 0;
-    for file in yaml_files(&workspace().join("examples")) {
+    for file in files::below(&workspace().join("examples"), "yaml") {
         let text = std::fs::read_to_string(&file).unwrap();
         for document in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
             let version = document["apiVersion"].as_str().unwrap();
@@ -27,19 +28,6 @@ async fn every_object_of_the_examples_is_accepted_with_no_unknown_field() {
         }
     }
     assert_eq!(rollouts, 2, "one for each mode");
-}
-
-fn yaml_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(yaml_files(&path));
-        } else if path.extension().is_some_and(|e| e == "yaml") {
-            files.push(path);
-        }
-    }
-    files
 }
 
 fn workspace() -> PathBuf {

@@ -94,6 +94,15 @@ impl Ground {
         status
     }
 
+    /// Waits until only stable's ReplicaSet is there.
+    pub async fn candidate_gone(&self) {
+        until("the candidate to be gone", async || {
+            Ok((self.scene.sets().await?.len() == 1).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
     /// Waits until the Deployment is an ordinary one again.
     pub async fn released(&self) {
         until("the Deployment to be released", async || {

@@ -62,20 +62,10 @@ async fn a_leader_that_was_stopped_after_its_status_write_changes_nothing_when_i
     .await
     .unwrap();
     leads(&second).await;
-    let is_observed =
-        |status: &sluice_crds::MeshRolloutStatus| status.phase.as_deref() == Some("Observing");
-    ground
-        .scene
-        .until_status("the second to go on", is_observed)
-        .await
-        .unwrap();
+    ground.phase("Observing").await;
     ground.scene.candidate_fails(50);
     ground.ended("RolledBack").await;
-    until("the candidate to be gone", async || {
-        Ok((ground.scene.sets().await?.len() == 1).then_some(()))
-    })
-    .await
-    .unwrap();
+    ground.candidate_gone().await;
 
     let versions = async || {
         let (status, split) = (

@@ -101,11 +101,7 @@ async fn a_restart_onto_lists_of_before_does_not_bring_a_rejected_revision_back(
     restarted(&ground).await;
     ground.scene.candidate_fails(50);
     ground.ended("RolledBack").await;
-    until("the candidate to be gone", async || {
-        Ok((ground.scene.sets().await?.len() == 1).then_some(()))
-    })
-    .await
-    .unwrap();
+    ground.candidate_gone().await;
     ground.scene.candidate_fails(0);
 
     restarted_in_the_past(&ground).await;

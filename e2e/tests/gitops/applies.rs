@@ -1,13 +1,9 @@
 //! What is applied a second time changes nothing: every manifest that teams copy, and the chart.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::Value;
-use sluice_e2e::helm;
+use sluice_e2e::{files, helm};
 
 use crate::{
     api,
@@ -50,7 +46,7 @@ async fn a_second_apply_of_every_example_is_no_diff() {
     }
     objects += unchanged_by_a_second_apply(["-f", &path("gitops/flux/sync.yaml")]);
     // Argo CD's own kind is unknown here: its Application is read by nobody.
-    let all = yaml_files(&examples)
+    let all = files::below(&examples, "yaml")
         .iter()
         .filter(|file| !file.ends_with("kustomization.yaml"))
         .filter(|file| !file.ends_with("argocd/application.yaml"))
@@ -73,21 +69,8 @@ async fn a_second_install_of_the_chart_is_no_diff_and_so_is_a_second_apply_of_it
 }
 
 fn upgrade() {
-    helm::helm(&[
-        "upgrade",
-        "--install",
-        "sluice",
-        &helm::chart(),
-        "--kubeconfig",
-        &api::kubeconfig(),
-        "--namespace",
-        "sluice-system",
-        "--create-namespace",
-        // The tests bring theirs.
-        "--set",
-        "crds.install=false",
-    ])
-    .unwrap_or_else(|why| panic!("{why}"));
+    // The tests bring their own CRDs.
+    helm::upgrade(&api::kubeconfig(), &[]).unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// How many objects it was.
@@ -122,17 +105,4 @@ fn temporary(name: &str, content: &str) -> String {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gitops-{name}"));
     fs::write(&file, content).unwrap();
     file.display().to_string()
-}
-
-fn yaml_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(yaml_files(&path));
-        } else if path.extension().is_some_and(|e| e == "yaml") {
-            files.push(path);
-        }
-    }
-    files
 }
