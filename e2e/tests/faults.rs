@@ -16,18 +16,9 @@ mod report;
 #[path = "faults/stale.rs"]
 mod stale;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sluice_e2e::files;
-
-/// The clusters to play on; several at a time only for the crash plans.
-fn kubeconfigs() -> Vec<PathBuf> {
-    let paths = std::env::var_os("SLUICE_FAULTS_KUBECONFIGS").expect(
-        "SLUICE_FAULTS_KUBECONFIGS is not set: start a cluster with `cargo xtask cluster up --api-only \
-         --with-controllers` and set it to the path that is printed",
-    );
-    std::env::split_paths(&paths).collect()
-}
 
 /// `docs/faults.md` names a test for each case, or says why there is none.
 #[test]

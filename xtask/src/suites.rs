@@ -133,10 +133,17 @@ fn api() -> Result<()> {
 }
 
 /// Cluster tests that keep to namespaces of their own and leave Sluice and the node alone.
-const SIDE_BY_SIDE: [&str; 4] = [
+const SIDE_BY_SIDE: [&str; 11] = [
+    "adoption::",
+    "apply_loop::",
+    "bad_input::",
     "by_hand::",
+    "bypassed::",
     "candidate_trouble::",
+    "commands::",
+    "dry_run::",
     "ends_of_life::",
+    "mode_b::",
     "stable_trouble::",
 ];
 

@@ -1,7 +1,6 @@
 //! A cluster on which stories are played, one after the other, and what came of each.
 
 use std::{
-    path::Path,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -65,8 +64,8 @@ impl Lane {
     ///
     /// # Errors
     /// What is missing, with how to get it.
-    pub async fn start(kubeconfig: &Path) -> Result<Self> {
-        let mut stage = Stage::start(kubeconfig).await?;
+    pub async fn start() -> Result<Self> {
+        let mut stage = Stage::start().await?;
         let controller = stage.controller("sluice-controller-0").await?;
         controller.supervise(stage.tasks());
         Ok(Self { stage, controller })

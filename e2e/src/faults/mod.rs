@@ -18,6 +18,7 @@
 
 pub mod cable;
 pub mod call;
+pub mod clusters;
 pub mod history;
 pub mod kubelet;
 pub mod lane;

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::{
+    clusters::{self, Cluster},
     kubelet,
     layer::Layer,
     operator::{Process, Role},
@@ -75,6 +76,8 @@ pub struct Stage {
     server: Server,
     folder: PathBuf,
     tasks: JoinSet<()>,
+    /// Given back last: whoever plays there next finds none of the above.
+    _cluster: Cluster,
 }
 
 /// Where the apiserver is, as a kubeconfig says it.
@@ -85,11 +88,13 @@ struct Server {
 }
 
 impl Stage {
-    /// Installs the chart's objects, and starts the serving role and the kubelet.
+    /// Waits for a free cluster, installs the chart's objects, and starts the serving role and the kubelet.
     ///
     /// # Errors
     /// What is missing, with how to get it.
-    pub async fn start(kubeconfig: &Path) -> Result<Self> {
+    pub async fn start() -> Result<Self> {
+        let cluster = clusters::lend().await;
+        let kubeconfig = cluster.kubeconfig();
         let file = Kubeconfig::read_from(kubeconfig)?;
         let server = Server::of(kubeconfig)?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
@@ -134,6 +139,7 @@ impl Stage {
             server,
             folder,
             tasks,
+            _cluster: cluster,
         })
     }
 

@@ -14,8 +14,6 @@ use sluice_e2e::faults::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::kubeconfigs;
-
 /// What each look at the rollout's state says when v2 is promoted in steps of 50 and 100.
 pub const PROMOTION: [&str; 10] = [
     "Idle at 0 %, fence +0",
@@ -31,12 +29,13 @@ pub const PROMOTION: [&str; 10] = [
 ];
 
 pub struct Ground {
-    _stage: Stage,
     pub controller: Controller,
     pub scene: Scene,
     pub witness: Witness,
     /// Of the rollout, when it had settled.
     pub before: MeshRolloutStatus,
+    /// Last, as with it the cluster is given back.
+    _stage: Stage,
 }
 
 /// Two steps, so fast that a test need not wait, or so slow that nothing passes by itself.
@@ -47,7 +46,7 @@ pub fn steps(hold: &str) -> Value {
 impl Ground {
     /// Everything is up, and v1 is stable.
     pub async fn new(name: &str, steps: Value) -> Self {
-        let mut stage = Stage::start(&kubeconfigs()[0]).await.unwrap();
+        let mut stage = Stage::start().await.unwrap();
         let controller = stage.controller("sluice-controller-0").await.unwrap();
         controller.supervise(stage.tasks());
         Self::on(stage, controller, name, steps).await
@@ -64,11 +63,11 @@ impl Ground {
             .unwrap();
         let before = scene.settled().await.unwrap();
         Self {
-            _stage: stage,
             controller,
             scene,
             witness,
             before,
+            _stage: stage,
         }
     }
 
