@@ -35,7 +35,8 @@ pub(crate) fn down() -> Result<()> {
 
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     tools::ensure(&[&tools::KUBERNETES, &tools::HELM])?;
-    suites::cargo(&["build", "--quiet", "--package", "sluice-operator"], &[])?;
+    // With its own tests cargo also makes the program, which these tests run as processes.
+    suites::tests(&["--quiet", "--no-run"], &[])?;
     let with = With {
         controllers: true,
         ..With::default()
@@ -46,20 +47,12 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     }
     let kubeconfigs = env::join_paths(kubeconfigs)?.to_string_lossy().into_owned();
     let helm = tools::HELM.path().display().to_string();
-    let mut all = vec![
-        "test",
-        "--quiet",
-        "--package",
-        "sluice-e2e",
-        "--test",
-        "faults",
-        "--",
-    ];
+    let mut all = vec!["--quiet", "--test", "faults", "--"];
     all.extend(arguments);
     let mut variables = vec![
         ("SLUICE_FAULTS_KUBECONFIGS", kubeconfigs.as_str()),
         ("SLUICE_HELM", &helm),
     ];
     variables.extend(environment);
-    suites::cargo(&all, &variables)
+    suites::tests(&all, &variables)
 }

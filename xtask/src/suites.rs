@@ -77,10 +77,7 @@ pub(crate) fn run(test: &Test) -> Result<()> {
 fn suite(name: &str) -> Result<()> {
     match name {
         "style" => style(),
-        "unit" => cargo(
-            &["test", "--quiet", "--workspace", "--exclude", "sluice-e2e"],
-            &[],
-        ),
+        "unit" => tests(&["--quiet"], &[]),
         "api" => api(),
         "faults" => faults::test(),
         _ => node(),
@@ -109,12 +106,8 @@ fn api() -> Result<()> {
     let kubeconfig = api.kubeconfig().display().to_string();
     let helm = tools::HELM.path().display().to_string();
     let tools = tools::folder().display().to_string();
-    cargo(
+    tests(
         &[
-            "test",
-            "--package",
-            "sluice-e2e",
-            "--lib",
             "--test",
             "crds",
             "--test",
@@ -193,9 +186,9 @@ fn cluster_tests(
     let clone = node.file("clone").display().to_string();
     let audit = node.file("logs/audit.log").display().to_string();
     let xtask = std::env::current_exe()?.display().to_string();
-    let tests = ["test", "--package", "sluice-e2e", "--test", "cluster", "--"];
-    cargo(
-        &[&tests[..], &["--test-threads", threads], which].concat(),
+    let cluster = ["--test", "cluster", "--", "--test-threads", threads];
+    tests(
+        &[&cluster[..], which].concat(),
         &[
             environment,
             &[
@@ -211,8 +204,17 @@ fn cluster_tests(
     )
 }
 
+/// Runs tests. Always of the whole workspace: cargo unifies features over the packages that are
+/// asked for, and would compile most dependencies anew for a part of them.
+pub(crate) fn tests(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    cargo(
+        &[&["test", "--workspace"], arguments].concat(),
+        environment,
+    )
+}
+
 /// Runs cargo in the workspace, to its end.
-pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     let status = Command::new("cargo")
         .args(arguments)
         .envs(environment.iter().copied())

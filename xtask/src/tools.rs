@@ -68,13 +68,15 @@ pub(crate) const COREDNS: Tool = tool("coredns", ".");
 pub(crate) const PODINFO: Tool = tool("podinfo", "github.com/stefanprodan/podinfo/cmd/podinfo");
 /// Serves bare repositories over HTTP.
 pub(crate) const GITSERVER: Tool = tool("gitserver", ".");
+/// Makes the keys and certificates of a cluster.
+pub(crate) const CERTIFICATES: Tool = tool("certificates", ".");
 /// Holds the namespaces of a pod.
 pub(crate) const PAUSE: Tool = tool("pause", ".");
 /// What Flux and Argo CD would say of an object.
 pub(crate) const HEALTH: Tool = tool("health", ".");
 
 /// Every tool, the slowest to build first.
-pub(crate) const ALL: [&Tool; 9] = [
+pub(crate) const ALL: [&Tool; 10] = [
     &KUBERNETES,
     &SOURCE_CONTROLLER,
     &COREDNS,
@@ -83,6 +85,7 @@ pub(crate) const ALL: [&Tool; 9] = [
     &PODINFO,
     &HEALTH,
     &GITSERVER,
+    &CERTIFICATES,
     &PAUSE,
 ];
 

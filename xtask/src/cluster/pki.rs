@@ -1,14 +1,12 @@
 //! Keys and certificates of a cluster: one authority, and a certificate for each who speaks or serves.
 
-use std::{fs, os::unix::fs::OpenOptionsExt};
+use std::{fs, process::Command};
 
-use anyhow::{Context, Result};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
+use anyhow::Result;
+use serde_json::{Value, json};
 
 use super::state::{Cluster, Kind};
+use crate::{command, tools};
 
 /// Who gets a client certificate: file name, common name (the user), organisation (the group).
 const CLIENTS: [(&str, &str, &str); 6] = [
@@ -26,16 +24,27 @@ const CLIENTS: [(&str, &str, &str); 6] = [
 
 /// Makes all keys and certificates in the folder `pki`, unless they are there.
 pub(super) fn ensure(cluster: &Cluster) -> Result<()> {
+    // Written last.
     if cluster.file("pki/sa.key").exists() {
         return Ok(());
     }
-    fs::create_dir_all(cluster.file("pki"))?;
-    let authority = authority(cluster)?;
-    for (file, user, group) in CLIENTS {
-        authority.client(cluster, file, user, group)?;
-    }
+    tools::ensure(&[&tools::CERTIFICATES])?;
+    let folder = cluster.file("pki");
+    fs::create_dir_all(&folder)?;
+    let mut certificates = Command::new(tools::CERTIFICATES.path());
+    command::output_with_input(
+        certificates.arg(folder),
+        &serde_json::to_vec(&wanted(cluster))?,
+    )?;
+    Ok(())
+}
+
+fn wanted(cluster: &Cluster) -> Value {
+    let client =
+        |(file, user, group): (&str, &str, &str)| json!({"file": file, "user": user, "group": group});
     let address = cluster.address.to_string();
-    let apiserver = [
+    let mut clients = CLIENTS.map(client).to_vec();
+    let mut servers = vec![json!({"file": "apiserver", "names": [
         "kubernetes",
         "kubernetes.default",
         "kubernetes.default.svc",
@@ -43,79 +52,12 @@ pub(super) fn ensure(cluster: &Cluster) -> Result<()> {
         "localhost",
         "127.0.0.1",
         "10.96.0.1",
-        &address,
-    ];
-    authority.server(cluster, "apiserver", &apiserver)?;
+        address,
+    ]})];
     if cluster.kind == Kind::Node {
         let user = format!("system:node:{}", cluster.name);
-        authority.client(cluster, "kubelet", &user, "system:nodes")?;
-        authority.server(cluster, "kubelet-server", &[&cluster.name, &address])?;
+        clients.push(client(("kubelet", &user, "system:nodes")));
+        servers.push(json!({"file": "kubelet-server", "names": [cluster.name, address]}));
     }
-    let accounts = KeyPair::generate()?;
-    write(cluster, "sa.pub", &accounts.public_key_pem())?;
-    write(cluster, "sa.key", &accounts.serialize_pem())
-}
-
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-}
-
-fn authority(cluster: &Cluster) -> Result<Authority> {
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "sluice-test-ca");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    write(cluster, "ca.crt", &params.self_signed(&key)?.pem())?;
-    write(cluster, "ca.key", &key.serialize_pem())?;
-    Ok(Authority {
-        issuer: Issuer::new(params, key),
-    })
-}
-
-impl Authority {
-    fn client(&self, cluster: &Cluster, file: &str, user: &str, group: &str) -> Result<()> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, user);
-        if !group.is_empty() {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, group);
-        }
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(cluster, file, params)
-    }
-
-    fn server(&self, cluster: &Cluster, file: &str, names: &[&str]) -> Result<()> {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names)?;
-        params.distinguished_name.push(DnType::CommonName, file);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(cluster, file, params)
-    }
-
-    fn sign(&self, cluster: &Cluster, file: &str, mut params: CertificateParams) -> Result<()> {
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        write(cluster, &format!("{file}.crt"), &certificate.pem())?;
-        write(cluster, &format!("{file}.key"), &key.serialize_pem())
-    }
-}
-
-fn write(cluster: &Cluster, file: &str, text: &str) -> Result<()> {
-    let path = cluster.file(&format!("pki/{file}"));
-    let mut options = fs::OpenOptions::new();
-    let mut opened = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    std::io::Write::write_all(&mut opened, text.as_bytes())?;
-    Ok(())
+    json!({"clients": clients, "servers": servers})
 }

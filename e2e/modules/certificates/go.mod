@@ -1,0 +1,3 @@
+module sluice.dev/e2e/certificates
+
+go 1.24.0
