@@ -108,14 +108,7 @@ fn api() -> Result<()> {
     let tools = tools::folder().display().to_string();
     tests(
         &[
-            "--test",
-            "crds",
-            "--test",
-            "house",
-            "--test",
-            "chart",
-            "--test",
-            "gitops",
+            "--test", "crds", "--test", "house", "--test", "chart", "--test", "gitops",
         ],
         &[
             ("SLUICE_API_KUBECONFIG", &kubeconfig),
@@ -207,10 +200,7 @@ fn cluster_tests(
 /// Runs tests. Always of the whole workspace: cargo unifies features over the packages that are
 /// asked for, and would compile most dependencies anew for a part of them.
 pub(crate) fn tests(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
-    cargo(
-        &[&["test", "--workspace"], arguments].concat(),
-        environment,
-    )
+    cargo(&[&["test", "--workspace"], arguments].concat(), environment)
 }
 
 /// Runs cargo in the workspace, to its end.

@@ -70,6 +70,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        CLUSTERS.free.lock().push(std::mem::take(&mut self.kubeconfig));
+        CLUSTERS
+            .free
+            .lock()
+            .push(std::mem::take(&mut self.kubeconfig));
     }
 }

@@ -40,8 +40,7 @@ pub(super) fn ensure(cluster: &Cluster) -> Result<()> {
 }
 
 fn wanted(cluster: &Cluster) -> Value {
-    let client =
-        |(file, user, group): (&str, &str, &str)| json!({"file": file, "user": user, "group": group});
+    let client = |(file, user, group): (&str, &str, &str)| json!({"file": file, "user": user, "group": group});
     let address = cluster.address.to_string();
     let mut clients = CLIENTS.map(client).to_vec();
     let mut servers = vec![json!({"file": "apiserver", "names": [
