@@ -7,6 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::rules;
+
 /// Name of the arm that serves whatever is not being tried. Pods of neither arm belong to it.
 pub const STABLE: &str = "stable";
 /// Name of the arm that is being tried.
@@ -90,6 +92,11 @@ pub struct SplitArm {
     /// Whether pods count whose containers are ready while their readiness gate is shut.
     #[serde(default)]
     pub include_gated: bool,
+    /// Names of pods that belong to the arm and get no requests: those that fail alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(min = 1, max = 253)))]
+    #[x_kube(validation = rules::each_once("excludedPods"))]
+    pub excluded_pods: Vec<String>,
 }
 
 impl TrafficSplitSpec {

@@ -44,7 +44,8 @@ pub struct MeshRolloutStatus {
     #[schemars(length(max = 10))]
     pub history: Vec<HistoryEntry>,
     /// Ready, Reconciling, Stalled; Bypassed: requests come to the pods from outside the mesh, and
-    /// are neither split nor judged; Doubted: a proxy claims more than the candidate's pods saw.
+    /// are neither split nor judged; Doubted: a proxy claims more than the candidate's pods saw;
+    /// PodFault: one pod of the candidate fails alone and gets no requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -6,6 +6,7 @@ mod command;
 mod demo;
 mod faults;
 mod image;
+mod model;
 mod paths;
 mod prerequisites;
 mod product;

@@ -23,6 +23,12 @@ spec:
     )
 }
 
+/// One of 90 and 10 whose candidate excludes these pods.
+fn excluding(fence: i64, pods: &str) -> String {
+    let arm = format!("includeGated: true, excludedPods: [{pods}]");
+    split(fence, 90, 10).replace("includeGated: true", &arm)
+}
+
 #[tokio::test]
 async fn a_smaller_fence_is_refused_and_so_is_another_content_under_the_same() {
     let place = Place::new("crds-fence").await;
@@ -41,6 +47,7 @@ async fn a_smaller_fence_is_refused_and_so_is_another_content_under_the_same() {
         (split(5, 75, 25), same),
         (other, same),
         (hung, same),
+        (excluding(5, "reviews-1"), same),
     ];
     refused(&place, bad).await;
     let newer = place.apply(&split(6, 75, 25)).await.unwrap();
@@ -79,8 +86,17 @@ spec: {fence: 0, services: [reviews], arms: [{name: stable, weight: 100}]}
             "supported values: \"stable\", \"candidate\"",
         ),
         (split(-1, 50, 50), "should be greater than or equal to 0"),
+        (
+            excluding(1, "a, b, c, d, e, f, g, h, i, j, k"),
+            "must have at most 10 items",
+        ),
+        (
+            excluding(1, "a, b, a"),
+            "excludedPods may name each of them only once",
+        ),
     ];
     refused(&place, bad).await;
+    place.try_out(&excluding(1, "a, b")).await.unwrap();
 }
 
 /// The Mesh has no namespace, so one test holds all that is said of it.

@@ -169,9 +169,10 @@ fn serves(
         return ready && arm == Arm::Stable;
     };
     match (&member.pod, pod) {
-        (_, Some(pod)) => {
+        (key, Some(pod)) => {
             let gated = || split.includes_gated(arm) && pod.containers_ready;
-            split.arm_of(&pod.template.labels) == arm && (ready || gated())
+            let is_excluded = || key.as_ref().is_some_and(|key| split.excludes(arm, key));
+            split.arm_of(&pod.template.labels) == arm && (ready || gated()) && !is_excluded()
         }
         // Which arm a pod is of is only known by its labels.
         (Some(_), None) => false,

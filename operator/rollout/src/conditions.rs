@@ -12,7 +12,7 @@ use crate::state::{PauseReason, Phase, State};
 /// One condition, without its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// Ready, Reconciling, Stalled or AutoscalerNotHeld.
+    /// Ready, Reconciling, Stalled, AutoscalerNotHeld, Doubted or PodFault.
     pub kind: &'static str,
     /// True, False or Unknown.
     pub status: &'static str,
@@ -43,6 +43,7 @@ pub fn conditions(
     };
     all.extend(unheld(state, seen));
     all.extend(doubted(seen));
+    all.extend(pod_fault(state));
     all
 }
 
@@ -50,6 +51,19 @@ pub fn conditions(
 fn doubted(seen: &Observation) -> Option<Condition> {
     let doubts = &seen.evidence.doubted;
     (!doubts.is_empty()).then(|| condition("Doubted", "True", "Overclaims", doubts.join("; ")))
+}
+
+/// The revision is judged without one of its pods.
+fn pod_fault(state: &State) -> Option<Condition> {
+    let fault = state.candidate.as_ref()?.pod_fault.as_ref()?;
+    let message = format!(
+        "{}: it gets no requests, and the revision is judged by the others. Delete it: \
+         Sluice may delete no pods, and promotes nothing while it is there",
+        fault.why
+    );
+    fault
+        .left_out
+        .then(|| condition("PodFault", "True", "LeftOut", message))
 }
 
 /// The rollout goes on, with less safety than it could have.
@@ -116,7 +130,7 @@ fn verdict(
             "Preparing",
             format!(
                 "{revision} gets its first pods: {}",
-                capacity(policy, 0, seen)
+                capacity(policy, 0, seen, state)
             ),
         ),
         Phase::Shifting { step } => moving(
@@ -139,13 +153,22 @@ fn verdict(
             ),
         ),
         Phase::Paused { why, .. } => paused(why, revision, state),
-        Phase::Promoting { .. } => moving("Promoting", format!("{revision} becomes stable")),
+        Phase::Promoting { .. } => moving("Promoting", promoting(revision, state)),
         // Its end is certain, so nobody waits for the last proxy to hear of it.
         Phase::RollingBack { .. } if is_rejected(state, seen) => {
             Standing::Stuck("RollingBack", rejection(state))
         }
         Phase::RollingBack { .. } => moving("RollingBack", state.verdict.clone()),
         Phase::Rejected { .. } => Standing::Stuck("RolledBack", rejection(state)),
+    }
+}
+
+fn promoting(revision: &str, state: &State) -> String {
+    match state.left_out() {
+        Some(pod) => format!(
+            "{revision} becomes stable when pod {pod}, which fails alone, is deleted: kubectl delete pod {pod}"
+        ),
+        None => format!("{revision} becomes stable"),
     }
 }
 
@@ -186,18 +209,19 @@ fn idle(state: &State, seen: &Observation) -> Standing {
 }
 
 /// How many of the pods that a step needs are ready, and what the cluster says of the others.
-fn capacity(policy: &Policy, step: usize, seen: &Observation) -> String {
+fn capacity(policy: &Policy, step: usize, seen: &Observation, state: &State) -> String {
+    let left_out = state.left_out();
     let weight = policy.capacity_weight_at(step);
     match &seen.workload {
         Workload::Deployment(view) => {
             let candidate = view.candidate.as_ref();
-            let ready = candidate.map_or(0, |c| c.containers_ready);
+            let ready = candidate.map_or(0, |c| c.can_serve(left_out));
             let ailment = candidate.and_then(CandidateView::ailment);
             lacking(ready, pods_for(weight, view.replicas), ailment)
         }
         Workload::Subsets(view) => {
             let needed = pods_for(weight, view.candidate_wanted);
-            lacking(view.candidate_ready, needed, None)
+            lacking(view.can_serve(left_out), needed, None)
         }
         Workload::Missing => lacking(0, 1, None),
     }
@@ -236,7 +260,7 @@ fn waiting_for(policy: &Policy, step: usize, seen: &Observation, state: &State) 
     if !split.complete {
         return "the replicas that serve proxies to report".to_owned();
     }
-    format!("capacity: {}", capacity(policy, step, seen))
+    format!("capacity: {}", capacity(policy, step, seen, state))
 }
 
 /// Something outside the rollout forbids any move.

@@ -47,6 +47,8 @@ pub struct DesiredSplit {
     pub stable: Vec<String>,
     /// Values of the candidate arm; none: the split has one arm.
     pub candidate: Option<Vec<String>>,
+    /// Pods of the candidate arm that get no requests, by name.
+    pub excluded: Vec<String>,
     /// The candidate's weight; stable has the rest.
     pub weight: i32,
     /// Whether the weight ends when a proxy loses contact.

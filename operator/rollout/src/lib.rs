@@ -9,8 +9,13 @@
 //!
 //! **Invariants** (one predicate set is used by tests and debug builds)
 //! - Time comes in as an argument; equal arguments give equal answers.
-//! - The weight never exceeds that of the current step, and is 0 unless the candidate has pods
-//!   for it.
+//! - The weight never exceeds that of the current step, nor in a pause what that stands for; and
+//!   until stable is on its way out it is 0 when no pod of the candidate can serve and one of
+//!   stable can.
+//! - One pod of a revision may be left out as the only one that fails; it is no capacity, what it
+//!   answered no evidence, and nothing is promoted while it is there.
+//! - A state is about one workload. Another one gets nothing of it: the candidate leaves traffic
+//!   first, then its pods go, then all is forgotten.
 //! - After a rollback verdict a revision's weight never rises without `retry` or another
 //!   revision in between.
 //! - One candidate at a time; evidence belongs to one revision.

@@ -49,6 +49,8 @@ pub enum Workload {
 /// A native Deployment, its ReplicaSets and ours.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeploymentView {
+    /// Its name.
+    pub name: String,
     /// `metadata.uid`: one that is deleted and made anew is another.
     pub uid: String,
     /// `metadata.generation`: of two looks at one Deployment the one with less is older.
@@ -103,6 +105,8 @@ pub struct CandidateView {
     pub replicas: i32,
     /// Pods that are not being deleted.
     pub pods: i32,
+    /// The same by name.
+    pub named: Vec<CandidatePod>,
     /// Pods whose containers are ready, gate or not.
     pub containers_ready: i32,
     /// Pods that are Ready.
@@ -115,7 +119,22 @@ pub struct CandidateView {
     pub unready: Option<String>,
 }
 
+/// A pod of the candidate that is not being deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CandidatePod {
+    /// Its name.
+    pub name: String,
+    /// Whether it can serve, gate or not.
+    pub can_serve: bool,
+}
+
 impl CandidateView {
+    /// Pods that can serve; one that is left out gets no requests.
+    #[must_use]
+    pub fn can_serve(&self, left_out: Option<&str>) -> i32 {
+        without(self.containers_ready, &self.named, left_out)
+    }
+
     /// What keeps its pods from serving, if the cluster says so.
     #[must_use]
     pub fn ailment(&self) -> Option<&str> {
@@ -148,6 +167,21 @@ pub struct SubsetsView {
     pub candidate_ready: i32,
     /// Pods that the candidate's workload asks for.
     pub candidate_wanted: i32,
+    /// Pods of the candidate subset.
+    pub candidate_pods: Vec<CandidatePod>,
+}
+
+impl SubsetsView {
+    /// Candidate pods that can serve; one that is left out gets no requests.
+    #[must_use]
+    pub fn can_serve(&self, left_out: Option<&str>) -> i32 {
+        without(self.candidate_ready, &self.candidate_pods, left_out)
+    }
+}
+
+fn without(ready: i32, pods: &[CandidatePod], left_out: Option<&str>) -> i32 {
+    let is_counted = |pod: &CandidatePod| pod.can_serve && left_out == Some(&*pod.name);
+    ready - i32::from(pods.iter().any(is_counted))
 }
 
 /// What the mesh has made of the TrafficSplit.

@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Millis;
+use crate::observation::{ClosedEvidence, DeploymentView, Witness, Workload};
+
+/// Ended uids of a Deployment that are remembered.
+const ENDED_UIDS: usize = 10;
 
 /// Everything that the next decision needs to know of the last ones. Written by the leader in
 /// one status write with a resourceVersion precondition; read back after a restart.
@@ -41,10 +45,70 @@ pub struct State {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeploymentSeen {
+    /// Its name.
+    pub name: String,
     /// `metadata.uid`.
     pub uid: String,
     /// `metadata.generation`.
     pub generation: i64,
+    /// Uids of Deployments of this name that came before, newest first, at most 10. An ended uid
+    /// never comes back: who shows it shows the past.
+    pub ended: Vec<String>,
+}
+
+impl DeploymentSeen {
+    /// What is remembered of this look after that one.
+    pub(crate) fn after(before: Option<&Self>, view: &DeploymentView) -> Self {
+        let mut ended = Vec::new();
+        if let Some(before) = before.filter(|before| before.is_of_name(view)) {
+            ended.clone_from(&before.ended);
+            if before.uid != view.uid {
+                ended.insert(0, before.uid.clone());
+                ended.truncate(ENDED_UIDS);
+            }
+        }
+        Self {
+            name: view.name.clone(),
+            uid: view.uid.clone(),
+            generation: view.generation,
+            ended,
+        }
+    }
+
+    /// Whether that is how it was before.
+    pub(crate) fn is_later_than(&self, view: &DeploymentView) -> bool {
+        let older = self.uid == view.uid && view.generation < self.generation;
+        older || self.is_of_name(view) && self.ended.contains(&view.uid)
+    }
+
+    /// States of an earlier version do not know the name.
+    pub(crate) fn is_of_name(&self, view: &DeploymentView) -> bool {
+        self.name == view.name || self.name.is_empty()
+    }
+}
+
+impl State {
+    /// Whether it is about the workload that is seen, and not about one that the spec named
+    /// before, or that was deleted. A state that has met nothing yet is about whatever is there.
+    pub(crate) fn is_about(&self, workload: &Workload) -> bool {
+        let Some(stable) = &self.stable else {
+            return true;
+        };
+        match (workload, &self.deployment_seen) {
+            (Workload::Missing, _) => false,
+            (Workload::Deployment(view), Some(known)) => known.uid == view.uid,
+            // Mode B tells its stable pods by a label's value.
+            (Workload::Deployment(_), None) => stable.pod_label_values.is_empty(),
+            (Workload::Subsets(_), known) => known.is_none(),
+        }
+    }
+
+    /// The candidate's pod that gets no requests although it is there.
+    #[must_use]
+    pub fn left_out(&self) -> Option<&str> {
+        let fault = self.candidate.as_ref()?.pod_fault.as_ref()?;
+        fault.left_out.then_some(fault.pod.as_str())
+    }
 }
 
 /// A named step of the machine.
@@ -68,7 +132,7 @@ pub enum Phase {
         /// When the weight was first seen applied.
         since: Millis,
     },
-    /// Waiting, at an unchanged weight (0 for [`PauseReason::Condemned`]).
+    /// Waiting, at a weight that never rises above `weight`.
     Paused {
         /// Index into the policy's steps.
         step: usize,
@@ -76,6 +140,9 @@ pub enum Phase {
         why: PauseReason,
         /// Since when.
         since: Millis,
+        /// The weight that it stands for: less is in force while pods are lacking.
+        #[serde(default)]
+        weight: i32,
     },
     /// All evidence is in: the candidate becomes the stable revision.
     Promoting {
@@ -136,7 +203,7 @@ pub enum PauseReason {
     /// by `resume`, which sets the witness aside.
     Contested {
         /// Who.
-        witness: crate::observation::Witness,
+        witness: Witness,
     },
     /// Nothing is to run: ends when the workload has replicas again.
     ScaledToZero,
@@ -184,11 +251,25 @@ pub struct Candidate {
     /// once more, it is the load that it cannot bear.
     pub stepped_up: Option<usize>,
     /// Witnesses that a person has set aside, newest last, at most 10.
-    pub set_aside: Vec<crate::observation::Witness>,
+    pub set_aside: Vec<Witness>,
+    /// The one pod that failed while its others did not; a second one is the revision's fault.
+    pub pod_fault: Option<PodFault>,
     /// A person said `promote`: steps pass without evidence and holds, never without capacity.
     pub promote_now: bool,
     /// Evidence of fences that are over, so that a new leader goes on with it.
-    pub closed: crate::observation::ClosedEvidence,
+    pub closed: ClosedEvidence,
+}
+
+/// A pod that fails alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodFault {
+    /// Its name.
+    pub pod: String,
+    /// What was seen of it, one sentence with numbers.
+    pub why: String,
+    /// It is there, and gets no requests. False once it is gone; what it answered counts no more.
+    pub left_out: bool,
 }
 
 /// A condemned revision.

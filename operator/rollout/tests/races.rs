@@ -58,6 +58,7 @@ fn a_look_at_an_older_deployment_forgets_no_rejection() {
     world.state.deployment_seen = Some(DeploymentSeen {
         uid: world.uid.clone(),
         generation: 2,
+        ..DeploymentSeen::default()
     });
     assert_eq!(world.decide(&past).state, world.state, "a stale list");
     // The same as a commit of now.
@@ -66,7 +67,10 @@ fn a_look_at_an_older_deployment_forgets_no_rejection() {
     // A Deployment that was made anew counts from the beginning.
     deployment(&mut past).generation = 1;
     deployment(&mut past).uid = "another".to_owned();
-    assert!(world.decide(&past).state.rejected.is_empty());
+    assert!(matches!(
+        world.decide(&past).state.phase,
+        Phase::RollingBack { .. }
+    ));
 }
 
 #[test]
@@ -216,4 +220,57 @@ fn proxies_are_waited_for_from_when_the_split_tells_them() {
     world.cluster();
     world.turn();
     assert!(matches!(world.phase(), Phase::Rejected { .. }));
+}
+
+#[test]
+fn a_list_that_shows_a_deployment_that_has_ended_is_of_the_past() {
+    let mut world = World::new(policy(|_| {}));
+    let before = world.seen();
+    world.uid = "another".to_owned();
+    world.run(5);
+    world.bad.push("v2".to_owned());
+    world.commit("v2");
+    world.run(60);
+    assert_eq!(world.state.rejected[0].revision, "v2");
+    assert_eq!(world.decide(&before).state, world.state, "a stale list");
+    // Under another name it would be another workload, which the spec has named once more.
+    let mut renamed = before;
+    deployment(&mut renamed).name = "ratings".to_owned();
+    let left = world.decide(&renamed).state;
+    assert!(matches!(left.phase, Phase::RollingBack { .. }));
+}
+
+#[test]
+fn what_runs_alone_serves_where_a_promotion_came_to_its_end_unseen() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v3");
+    let mut seen = world.seen();
+    let alone = |revision: &str| RunningRevision {
+        revision: revision.to_owned(),
+        pods: 4,
+        ready: 4,
+        ..RunningRevision::default()
+    };
+    deployment(&mut seen).running = vec![alone("v2")];
+    let decision = world.decide(&seen);
+    assert_eq!(decision.state.stable.unwrap().revision, "v2");
+    assert_eq!(decision.state.candidate.unwrap().arm.revision, "v3");
+    // Stable is what git wants: an old look may show the pods of before.
+    let seen = Observation {
+        workload: Workload::Deployment(DeploymentView {
+            running: vec![alone("v0")],
+            complete: false,
+            ..deployment(&mut World::new(policy(|_| {})).seen()).clone()
+        }),
+        ..seen
+    };
+    assert_eq!(world.decide(&seen).state.stable.unwrap().revision, "v1");
+}
+
+#[test]
+fn a_list_of_before_the_adoption_has_no_second_replica_set_made() {
+    let world = promoting(PromotionStage::Release);
+    let mut seen = world.seen();
+    deployment(&mut seen).candidate = None;
+    assert_eq!(project(&world.policy, &world.state, &seen).candidate, None);
 }

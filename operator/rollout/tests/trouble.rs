@@ -96,7 +96,7 @@ fn a_workload_made_anew_is_met_for_the_first_time() {
     world.ours.clear();
     world.native = ("v2".to_owned(), 4);
     world.paused = false;
-    world.run(3);
+    world.run(5);
     assert_eq!((world.stable(), world.state.weight), ("v2", 0));
     assert!(world.state.fence > fence);
     assert_eq!(world.state.history[0].outcome, Outcome::Replaced);

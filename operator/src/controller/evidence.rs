@@ -1,7 +1,7 @@
 //! What the proxies saw, for the next decision: how they stand to the split, and the verdict on
 //! the candidate.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use sluice_evidence::{Claim, Cursor, Table};
 use sluice_rollout::{
@@ -48,7 +48,8 @@ struct Basis {
     revision: String,
     started: Millis,
     rules: Rules,
-    set_aside: Vec<Witness>,
+    /// By people, and the pod that fails alone.
+    set_aside: BTreeSet<Witness>,
 }
 
 impl Evidence {
@@ -56,18 +57,20 @@ impl Evidence {
     /// goes on from what the state holds.
     #[must_use]
     pub fn of(held: Option<Self>, term: i32, candidate: &Candidate, rules: &Rules) -> Self {
+        let pod_fault = candidate.pod_fault.iter();
+        let faulty = pod_fault.map(|fault| Witness::Pod(fault.pod.clone()));
         let basis = Basis {
             term,
             revision: candidate.arm.revision.clone(),
             started: candidate.started,
             rules: rules.clone(),
-            set_aside: candidate.set_aside.clone(),
+            set_aside: candidate.set_aside.iter().cloned().chain(faulty).collect(),
         };
         if let Some(held) = held.filter(|held| held.basis == basis) {
             return held;
         }
         let ignored = Ignored {
-            set_aside: basis.set_aside.iter().cloned().collect(),
+            set_aside: basis.set_aside.clone(),
             ..Ignored::default()
         };
         let begun = candidate.closed.clone();

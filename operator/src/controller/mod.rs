@@ -25,6 +25,7 @@ pub mod evidence;
 pub mod facts;
 #[cfg(test)]
 pub mod fixtures;
+mod left_held;
 pub mod mapping;
 pub mod metrics;
 pub mod observe;

@@ -11,7 +11,7 @@ use sluice_rollout::{
     decide::{Decision, NoteKind, decide},
     desired::Desired,
     invariants,
-    observation::{EvidenceView, Observation, Workload},
+    observation::{EvidenceView, Observation},
     policy::Policy,
     project::project,
     state::State,
@@ -79,7 +79,12 @@ impl Controller {
             return None;
         };
         let Some(rollout) = self.world.rollouts.get(&key.namespace, &key.name) else {
-            self.bury(key, memory);
+            // Its split and candidate go by their owner references.
+            self.metrics.forget(key, memory.phase.take());
+            self.seen.forget(key);
+            if let Some(last) = std::mem::take(memory).last {
+                self.tell_of_a_deletion(&last);
+            }
             return None;
         };
         if rollout.meta.deleting {
@@ -107,33 +112,6 @@ impl Controller {
                 again
             }
             Err(error) => Some(self.failed(key, &rollout, memory, &error)),
-        }
-    }
-
-    /// The MeshRollout is gone; its split and candidate go by their owner references.
-    fn bury(&self, key: &Key, memory: &mut Memory) {
-        self.metrics.forget(key, memory.phase.take());
-        self.seen.forget(key);
-        let Some(last) = std::mem::take(memory).last else {
-            return;
-        };
-        let Some(workload) = &last.object.spec.workload else {
-            return;
-        };
-        let deployment = self.world.deployments.get(&key.namespace, &workload.name);
-        if let Some(deployment) = deployment
-            .filter(|d| d.paused && d.paused_by_git.is_none() && d.paused_by_hand.is_none())
-        {
-            self.events.tell(
-                deployment_reference(&deployment),
-                true,
-                "LeftHeld",
-                &format!(
-                    "MeshRollout {} was deleted while revision {} was held: the stable pods serve on. \
-                     To roll it out natively: kubectl rollout resume deployment/{}",
-                    key.name, deployment.revision, deployment.meta.name
-                ),
-            );
         }
     }
 
@@ -219,6 +197,7 @@ impl Controller {
         let write = self.write_status(&look, Some(&policy), &decision.state, facts, memory);
         let figures_at = self.or_eject(&look, &decision.state, write).await?;
         self.tell(rollout, &decision);
+        self.tell_of_another_workload(rollout, &state, &decision.state);
         let phase = decision.state.phase.name();
         self.metrics.rollout(
             &key,
@@ -315,8 +294,12 @@ impl Controller {
         let next = &mut decision.state;
         keep_fence(next, ours, wanted.as_ref(), &look.observation);
         // A stop is better than an effect that no rule allows: what is in force stays.
+        let is_sound = || {
+            invariants::check(policy, state, &decision.state)?;
+            invariants::check_capacity(&decision.state, &look.observation)
+        };
         if cfg!(debug_assertions)
-            && let Err(broken) = invariants::check(policy, state, &decision.state)
+            && let Err(broken) = is_sound()
         {
             error!(broken, before = ?state, after = ?decision.state, "a decision breaks an invariant");
             return Err(ActError::Waits(format!(
@@ -403,12 +386,14 @@ impl Controller {
         );
         self.or_eject(look, state, split).await?;
         let mut again = None;
-        if let Some(deployment) = governed(look) {
+        let governed = governed(look);
+        let leaving = state
+            .candidate
+            .as_ref()
+            .map(|candidate| candidate.arm.revision.as_str());
+        writer.candidates_elsewhere(governed, leaving).await?;
+        if let Some(deployment) = governed {
             writer.hold(deployment, desired.hold).await?;
-            let leaving = state
-                .candidate
-                .as_ref()
-                .map(|candidate| candidate.arm.revision.as_str());
             writer
                 .candidate(deployment, desired.candidate.as_ref(), leaving)
                 .await?;
@@ -416,8 +401,6 @@ impl Controller {
                 .autoscalers(deployment, desired.scale_down, look.now)
                 .await?;
             again = free_at.map(|at| instant(at, look.now.as_millisecond()));
-        } else if look.observation.workload == Workload::Missing {
-            writer.abandon_candidates().await?;
         }
         // The counts of a fence that is being replaced at this moment say nothing.
         let current = look.split.filter(|split| {
@@ -513,19 +496,6 @@ fn governed<'a>(look: &Look<'a>) -> Option<&'a DeploymentFacts> {
     deployments
         .find(|d| d.meta.name == workload.name && !d.meta.deleting)
         .map(AsRef::as_ref)
-}
-
-fn deployment_reference(
-    deployment: &DeploymentFacts,
-) -> k8s_openapi::api::core::v1::ObjectReference {
-    k8s_openapi::api::core::v1::ObjectReference {
-        api_version: Some("apps/v1".to_owned()),
-        kind: Some("Deployment".to_owned()),
-        namespace: Some(deployment.meta.namespace.clone()),
-        name: Some(deployment.meta.name.clone()),
-        uid: Some(deployment.meta.uid.clone()),
-        ..Default::default()
-    }
 }
 
 /// The monotonic time of a wall-clock time; never the past, so that a clock that jumps cannot

@@ -65,9 +65,18 @@ impl SplitFacts {
 
     /// Whether pods of this arm count while only their containers are ready.
     pub(crate) fn includes_gated(&self, arm: Arm) -> bool {
+        self.arm(arm).is_some_and(|arm| arm.include_gated)
+    }
+
+    /// Whether a pod of this arm gets no requests.
+    pub(crate) fn excludes(&self, arm: Arm, pod: &ObjectKey) -> bool {
+        let excluded = self.arm(arm).map_or(&[][..], |arm| &arm.excluded_pods);
+        pod.namespace == self.key.namespace && excluded.contains(&pod.name)
+    }
+
+    fn arm(&self, arm: Arm) -> Option<&SplitArm> {
         let mut arms = self.spec.arms.iter();
-        let arm = arms.find(|one| one.name == arm.as_str());
-        arm.is_some_and(|arm| arm.include_gated)
+        arms.find(|one| one.name == arm.as_str())
     }
 
     /// Whether both put every pod into the same arm.

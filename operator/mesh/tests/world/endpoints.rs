@@ -64,6 +64,26 @@ fn a_gated_pod_of_neither_arm_is_in_none() {
 }
 
 #[test]
+fn an_excluded_pod_is_in_no_arm_until_it_is_named_no_more() {
+    let mut world = split_cart(10);
+    let others = pod("cart-2", "sluice-v2").gated().build();
+    world.apply_pod(&others);
+    check(&world, &[ONE], &[ONE], &[TWO, THREE]);
+    let excluding = split("cart", "cart")
+        .weight(10)
+        .fence(2)
+        .excluding("cart-3");
+    let touched = world.apply_split(&excluding.build());
+    assert!(touched.iter().any(|name| name.name == CANDIDATE));
+    check(&world, &[ONE], &[ONE], &[TWO]);
+    // Ready by itself, as in mode B, it is still of the candidate.
+    world.apply_pod(&pod("cart-3", "sluice-v2").build());
+    check(&world, &[ONE, THREE], &[ONE], &[TWO]);
+    world.apply_split(&split("cart", "cart").weight(10).fence(3).build());
+    check(&world, &[ONE, THREE], &[ONE], &[TWO, THREE]);
+}
+
+#[test]
 fn a_deleting_pod_leaves_before_its_slice_says_so() {
     let mut world = split_cart(10);
     world.apply_pod(&pod("cart-1", "v1").deleting().build());

@@ -251,6 +251,7 @@ pub fn split(name: &str, service: &str) -> SplitBuilder {
         pod_label_values: vec![hash.to_owned()],
         pod_label: "pod-template-hash".to_owned(),
         include_gated: name == "candidate",
+        excluded_pods: Vec::new(),
     };
     let spec = TrafficSplitSpec {
         fence: 1,
@@ -288,6 +289,11 @@ impl SplitBuilder {
     pub fn stable_only(mut self) -> Self {
         self.0.spec.arms.truncate(1);
         self.0.spec.arms[0].weight = 100;
+        self
+    }
+
+    pub fn excluding(mut self, pod: &str) -> Self {
+        self.0.spec.arms[1].excluded_pods.push(pod.to_owned());
         self
     }
 

@@ -125,11 +125,7 @@ impl Turn<'_> {
         let (Phase::Shifting { step } | Phase::Observing { step, .. }) = self.state.phase else {
             return Err("only a step with a weight can be paused");
         };
-        self.state.phase = Phase::Paused {
-            step,
-            why: PauseReason::Command,
-            since: self.now,
-        };
+        self.pause(step, PauseReason::Command);
         Ok(())
     }
 
@@ -233,15 +229,11 @@ impl Turn<'_> {
     /// Goes to a step: a weight, a pause, or promotion after the last.
     pub(super) fn enter(&mut self, step: usize) {
         let hurried = self.candidate().is_some_and(|c| c.promote_now);
-        self.state.phase = match self.policy.steps.get(step) {
-            None => return self.begin_promotion(),
-            Some(PolicyStep::Weight { .. }) => Phase::Shifting { step },
-            Some(PolicyStep::Pause { .. }) if hurried => return self.enter(step + 1),
-            Some(PolicyStep::Pause { .. }) => Phase::Paused {
-                step,
-                why: PauseReason::Step,
-                since: self.now,
-            },
-        };
+        match self.policy.steps.get(step) {
+            None => self.begin_promotion(),
+            Some(PolicyStep::Weight { .. }) => self.state.phase = Phase::Shifting { step },
+            Some(PolicyStep::Pause { .. }) if hurried => self.enter(step + 1),
+            Some(PolicyStep::Pause { .. }) => self.pause(step, PauseReason::Step),
+        }
     }
 }

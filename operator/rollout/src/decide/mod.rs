@@ -4,14 +4,17 @@
 //! verdicts, and then moves the current phase on, as far as the observation allows. A turn with
 //! nothing new gives an equal state and no notes.
 
+mod capacity;
 mod command;
 mod phases;
+mod pod_fault;
 mod subject;
 mod target;
 mod turn;
+mod workload;
 
 use crate::Millis;
-use crate::observation::{Observation, Workload};
+use crate::observation::Observation;
 use crate::policy::Policy;
 use crate::state::State;
 use subject::Subject;
@@ -60,19 +63,33 @@ pub enum NoteKind {
 #[must_use]
 pub fn decide(policy: &Policy, state: &State, seen: &Observation, now: Millis) -> Decision {
     let mut turn = Turn::new(policy, state, seen, now);
-    if turn.blocked() {
+    let blocked = turn.blocked();
+    if turn.sees_the_past() || seen.conflict.is_some() {
         return turn.end();
     }
-    let subject = match &seen.workload {
-        Workload::Missing => return turn.end(),
-        Workload::Deployment(view) => Subject::of_deployment(view),
-        Workload::Subsets(view) => Subject::of_subsets(policy, view),
-    };
-    turn.follow_git(&subject);
-    turn.fit_step();
-    turn.obey(&subject);
-    if turn.judge(&subject) {
-        turn.advance(&subject);
+    if turn.is_elsewhere() {
+        turn.leave_workload();
+        return turn.end();
     }
+    let Some(subject) = Subject::of(policy, &seen.workload) else {
+        return turn.end();
+    };
+    if !blocked {
+        turn.move_on(&subject);
+    }
+    turn.keep_capacity(&subject);
     turn.end()
+}
+
+impl Turn<'_> {
+    /// What git wants, what people say, what the evidence says, and then the phase.
+    fn move_on(&mut self, subject: &Subject) {
+        self.follow_git(subject);
+        self.fit_step();
+        self.obey(subject);
+        self.forget_gone_pod(subject);
+        if self.judge(subject) {
+            self.advance(subject);
+        }
+    }
 }

@@ -2,14 +2,12 @@
 
 use sluice_crds::OnNoTraffic;
 
-use super::ROLLBACK_PATIENCE_MS;
+use super::capacity::TELLING_WEIGHT;
 use super::subject::Subject;
 use super::turn::Turn;
+use crate::observation::Witness;
 use crate::policy::{PolicyStep, pods_for};
 use crate::state::{Outcome, PauseReason, Phase, PromotionStage};
-
-/// Above this weight the coin says little: a breach is looked at here first.
-const TELLING_WEIGHT: i32 = 50;
 
 impl Turn<'_> {
     /// Verdicts against the candidate come before everything that could help it. False when one
@@ -50,20 +48,16 @@ impl Turn<'_> {
             return None;
         }
         let evidence = &self.seen.evidence;
-        let late = subject.lacking(self.needed(subject)).unwrap_or_else(|| {
-            format!(
+        let lacking = subject.lacking(self.ready(subject), self.needed(subject));
+        let late = lacking.unwrap_or_else(|| match self.state.left_out() {
+            Some(pod) => format!("pod {pod}, which fails alone, was not deleted"),
+            None => format!(
                 "the evidence did not suffice ({} of {} requests)",
                 evidence.candidate.requests, evidence.needed
-            )
+            ),
         });
         let deadline = self.policy.deadline_ms / 1000;
         Some(format!("the deadline of {deadline} s is over, and {late}"))
-    }
-
-    /// Candidate pods that the present step needs.
-    fn needed(&self, subject: &Subject) -> i32 {
-        let step = self.state.phase.step().unwrap_or(0);
-        pods_for(self.policy.capacity_weight_at(step), subject.replicas)
     }
 
     /// Moves the phase on, as far as what is seen allows.
@@ -88,7 +82,18 @@ impl Turn<'_> {
             Phase::Preparing => self.prepare(subject),
             Phase::Shifting { step } => self.shift(subject, step),
             Phase::Observing { step, since } => self.observe(subject, step, since),
-            Phase::Paused { step, why, since } => self.paused(subject, step, &why, since),
+            Phase::Paused {
+                step,
+                why,
+                since,
+                weight,
+            } => {
+                let weight = weight.min(self.target(step));
+                if weight > self.state.weight {
+                    self.bring_weight(subject, weight);
+                }
+                self.paused(subject, step, &why, since);
+            }
             Phase::Promoting { stage } => self.promote(subject, stage),
             Phase::RollingBack { since } => self.roll_back(since),
             Phase::Rejected { since } => self.keep_rejected(since),
@@ -103,7 +108,7 @@ impl Turn<'_> {
             return;
         }
         let needed = pods_for(self.policy.capacity_weight_at(0), subject.replicas);
-        if subject.candidate_ready < needed {
+        if self.ready(subject) < needed {
             return;
         }
         self.state.verdict = String::new();
@@ -132,11 +137,7 @@ impl Turn<'_> {
             "ScaledToZero",
             "nothing is to run: the revision is tried further when there are replicas".to_owned(),
         );
-        self.state.phase = Phase::Paused {
-            step,
-            why: PauseReason::ScaledToZero,
-            since: self.now,
-        };
+        self.pause(step, PauseReason::ScaledToZero);
     }
 
     fn warn_of_trouble(&mut self, subject: &Subject) {
@@ -152,7 +153,7 @@ impl Turn<'_> {
 
     /// Capacity first, then the weight, then every proxy has it: the step is under observation.
     fn shift(&mut self, subject: &Subject, step: usize) {
-        if self.pause_contested(step) {
+        if self.leave_out(subject) || self.pause_contested(step) {
             return;
         }
         let target = self.target(step);
@@ -166,52 +167,15 @@ impl Turn<'_> {
         self.observe(subject, step, self.now);
     }
 
-    fn target(&self, step: usize) -> i32 {
-        let weight = self.policy.weight_at(step);
-        if self.candidate().is_some_and(|c| c.stepped_down) {
-            weight.min(TELLING_WEIGHT)
-        } else {
-            weight
-        }
-    }
-
-    /// Sets the weight that the ready pods allow; true when that is the target.
-    fn bring_weight(&mut self, subject: &Subject, target: i32) -> bool {
-        let needed = pods_for(target, subject.replicas);
-        if subject.candidate_ready >= needed {
-            if self.state.weight != target {
-                self.set_weight(target);
-                let revision = &subject.wanted.revision;
-                self.note("Weight", format!("revision {revision} gets {target} %"));
-            }
-            return true;
-        }
-        let allowed = 100 * subject.candidate_ready.max(0) / subject.replicas.max(1);
-        let allowed = allowed.min(target);
-        if self.state.weight > allowed {
-            self.set_weight(allowed);
-            let lacking = subject.lacking(needed).unwrap_or_default();
-            self.warn(
-                "CapacityLost",
-                format!("{lacking}: weight lowered to {allowed} %"),
-            );
-        }
-        false
-    }
-
     fn observe(&mut self, subject: &Subject, step: usize, since: i64) {
         let evidence = &self.seen.evidence;
         if let Some(outage) = evidence.shared_outage.clone() {
             self.warn("SharedOutage", outage.clone());
             self.state.verdict = format!("Paused: {outage}");
-            self.state.phase = Phase::Paused {
-                step,
-                why: PauseReason::SharedOutage,
-                since: self.now,
-            };
+            self.pause(step, PauseReason::SharedOutage);
             return;
         }
-        if self.pause_contested(step) || self.relapsed(subject, step) {
+        if self.leave_out(subject) || self.pause_contested(step) || self.relapsed(subject, step) {
             return;
         }
         let Some(&PolicyStep::Weight { hold_ms, .. }) = self.policy.steps.get(step) else {
@@ -251,15 +215,19 @@ impl Turn<'_> {
         let Some(contest) = self.seen.evidence.contested.clone() else {
             return false;
         };
-        self.warn("Contested", contest.why.clone());
-        self.state.verdict = format!("Paused: {}", contest.why);
-        self.state.phase = Phase::Paused {
-            step,
-            why: PauseReason::Contested {
-                witness: contest.witness,
-            },
-            since: self.now,
+        let advice = match contest.witness {
+            Witness::Proxy(_) => {
+                "It is rolled back when others confirm it; `resume` sets that proxy aside"
+            }
+            Witness::Pod(_) => {
+                "Delete that pod and it goes on, `resume` sets it aside; it is rolled back when another pod fails"
+            }
         };
+        let why = format!("{}. {advice}", contest.why);
+        self.warn("Contested", why.clone());
+        self.state.verdict = format!("Paused: {why}");
+        let witness = contest.witness;
+        self.pause(step, PauseReason::Contested { witness });
         true
     }
 
@@ -341,7 +309,7 @@ impl Turn<'_> {
 
     fn paused(&mut self, subject: &Subject, step: usize, why: &PauseReason, since: i64) {
         match why {
-            PauseReason::Condemned => {}
+            PauseReason::Condemned | PauseReason::Command => {}
             PauseReason::ScaledToZero => {
                 if subject.replicas > 0 {
                     self.leave_pause();
@@ -363,15 +331,12 @@ impl Turn<'_> {
                     self.note("Resumed", "nobody speaks against it any more".to_owned());
                     self.state.verdict = String::new();
                     self.state.phase = Phase::Shifting { step };
-                    return;
+                } else if self.leave_out(subject) {
+                    self.leave_pause();
+                    self.state.phase = Phase::Shifting { step };
                 }
-                self.bring_weight(subject, self.state.weight);
-            }
-            PauseReason::Command => {
-                self.bring_weight(subject, self.state.weight);
             }
             PauseReason::Step => {
-                self.bring_weight(subject, self.target(step));
                 let Some(&PolicyStep::Pause {
                     duration_ms: Some(duration),
                 }) = self.policy.steps.get(step)
@@ -402,7 +367,7 @@ impl Turn<'_> {
 
     fn promote(&mut self, subject: &Subject, stage: PromotionStage) {
         let Some(view) = subject.deployment else {
-            if self.bring_weight(subject, 100) && self.applied() {
+            if self.may_be_promoted(subject) {
                 self.promoted();
             }
             return;
@@ -412,7 +377,7 @@ impl Turn<'_> {
                 let full = subject
                     .candidate()
                     .is_some_and(|c| c.replicas == view.replicas && c.ready >= view.replicas);
-                if self.bring_weight(subject, 100) && full && self.applied() {
+                if self.may_be_promoted(subject) && full {
                     self.state.phase = Phase::Promoting {
                         stage: PromotionStage::Adopt,
                     };
@@ -433,6 +398,12 @@ impl Turn<'_> {
                 }
             }
         }
+    }
+
+    /// It bears everything, and every proxy knows. A pod that fails alone would serve with the
+    /// others again: it has to go first.
+    fn may_be_promoted(&mut self, subject: &Subject) -> bool {
+        self.bring_weight(subject, 100) && self.applied() && self.state.left_out().is_none()
     }
 
     pub(super) fn promoted(&mut self) {
@@ -465,17 +436,8 @@ impl Turn<'_> {
     }
 
     fn roll_back(&mut self, since: i64) {
-        if !self.applied() {
-            let is_said = self.seen.split.fence == Some(self.state.fence);
-            let is_over = self.now >= since + ROLLBACK_PATIENCE_MS;
-            // Proxies are waited for from when they can know: a leader may have died before it
-            // wrote the split.
-            let since = if is_over && !is_said { self.now } else { since };
-            if !is_over || !is_said {
-                self.state.phase = Phase::RollingBack { since };
-                self.wake_at(since + ROLLBACK_PATIENCE_MS);
-                return;
-            }
+        if !self.proxies_have_left(since) {
+            return;
         }
         let condemned = self.candidate().is_some_and(|c| c.condemned);
         if condemned {

@@ -1,7 +1,9 @@
 //! What both modes have in common: a revision that git wants, pods that can serve it, and the
 //! capacity that is full.
 
-use crate::observation::{CandidateView, DeploymentView, Owner, SubsetsView};
+use crate::observation::{
+    CandidatePod, CandidateView, DeploymentView, Owner, SubsetsView, Workload,
+};
 use crate::policy::Policy;
 use crate::revision::candidate_pod_hash;
 use crate::state::Arm;
@@ -15,23 +17,24 @@ pub(super) struct Subject<'a> {
     pub(super) serving: Option<Arm>,
     /// Pods at full capacity.
     pub(super) replicas: i32,
-    /// Candidate pods that can serve, gate or not.
-    pub(super) candidate_ready: i32,
     /// Ready pods of the stable revision.
     pub(super) stable_ready: i32,
     /// Mode A: the Deployment.
     pub(super) deployment: Option<&'a DeploymentView>,
+    subsets: Option<&'a SubsetsView>,
 }
 
 impl<'a> Subject<'a> {
-    pub(super) fn of_deployment(view: &'a DeploymentView) -> Self {
-        let ready = |c: &CandidateView| {
-            if c.revision == view.revision {
-                c.containers_ready
-            } else {
-                0
-            }
-        };
+    /// None while there is no workload.
+    pub(super) fn of(policy: &Policy, workload: &'a Workload) -> Option<Self> {
+        match workload {
+            Workload::Missing => None,
+            Workload::Deployment(view) => Some(Self::of_deployment(view)),
+            Workload::Subsets(view) => Some(Self::of_subsets(policy, view)),
+        }
+    }
+
+    fn of_deployment(view: &'a DeploymentView) -> Self {
         Self {
             wanted: Arm {
                 revision: view.revision.clone(),
@@ -39,7 +42,6 @@ impl<'a> Subject<'a> {
             },
             serving: serving(view),
             replicas: view.replicas,
-            candidate_ready: view.candidate.as_ref().map_or(0, ready),
             stable_ready: view
                 .running
                 .iter()
@@ -47,10 +49,11 @@ impl<'a> Subject<'a> {
                 .map(|running| running.ready)
                 .sum(),
             deployment: Some(view),
+            subsets: None,
         }
     }
 
-    pub(super) fn of_subsets(policy: &Policy, view: &'a SubsetsView) -> Self {
+    fn of_subsets(policy: &Policy, view: &'a SubsetsView) -> Self {
         let (stable, candidate) = policy.versions.clone().unwrap_or_default();
         let arm = |revision: &str, value: String| Arm {
             revision: revision.to_owned(),
@@ -65,15 +68,33 @@ impl<'a> Subject<'a> {
             wanted,
             serving: (!view.stable_revision.is_empty()).then(|| arm(&view.stable_revision, stable)),
             replicas: view.candidate_wanted,
-            candidate_ready: view.candidate_ready,
             stable_ready: view.stable_ready,
             deployment: None,
+            subsets: Some(view),
         }
     }
 
     /// Mode A: our ReplicaSet of the wanted template.
-    pub(super) fn candidate(&self) -> Option<&CandidateView> {
+    pub(super) fn candidate(&self) -> Option<&'a CandidateView> {
         self.deployment?.candidate.as_ref()
+    }
+
+    /// Candidate pods that can serve, gate or not; one that is left out gets no requests.
+    pub(super) fn can_serve(&self, left_out: Option<&str>) -> i32 {
+        if let Some(subsets) = self.subsets {
+            return subsets.can_serve(left_out);
+        }
+        let candidate = self.candidate();
+        let current = candidate.filter(|c| c.revision == self.wanted.revision);
+        current.map_or(0, |candidate| candidate.can_serve(left_out))
+    }
+
+    /// Whether the candidate has a pod of this name.
+    pub(super) fn has_pod(&self, name: &str) -> bool {
+        let of_subsets = self.subsets.map(|subsets| &subsets.candidate_pods);
+        let pods = of_subsets.or(self.candidate().map(|candidate| &candidate.named));
+        let is_it = |pod: &CandidatePod| pod.name == name;
+        pods.is_some_and(|pods| pods.iter().any(is_it))
     }
 
     /// Mode A: all that the Deployment runs is the wanted revision, by ReplicaSets of its own.
@@ -83,8 +104,7 @@ impl<'a> Subject<'a> {
     }
 
     /// What is said while fewer candidate pods can serve than are needed.
-    pub(super) fn lacking(&self, needed: i32) -> Option<String> {
-        let ready = self.candidate_ready;
+    pub(super) fn lacking(&self, ready: i32, needed: i32) -> Option<String> {
         let ailment = self.candidate().and_then(CandidateView::ailment);
         (ready < needed).then(|| lacking(ready, needed, ailment))
     }

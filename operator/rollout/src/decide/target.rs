@@ -7,10 +7,8 @@ use crate::state::{Arm, Candidate, Outcome, Phase, PromotionStage};
 impl Turn<'_> {
     /// Compares what git wants with what the state is about.
     pub(super) fn follow_git(&mut self, subject: &Subject) {
-        if self.forget_workload(subject) {
-            return;
-        }
         self.follow_versions(subject);
+        self.follow_running(subject);
         if self.state.stable.is_none() && !self.meet(subject) {
             return;
         }
@@ -42,32 +40,24 @@ impl Turn<'_> {
         self.meet_candidate(subject);
     }
 
-    /// A Deployment that was deleted and made anew has nothing left of the old one, neither a
-    /// stable revision nor a candidate beside it. True when it was just forgotten: what is there
-    /// now is met in a turn of its own.
-    fn forget_workload(&mut self, subject: &Subject) -> bool {
-        let (Some(view), Some(known)) = (subject.deployment, &self.state.deployment_seen) else {
-            return false;
+    /// Mode A: stable has no pod any more, and another revision runs alone, which is neither tried
+    /// nor wanted: a promotion came to its end unseen, by a look at ReplicaSets of before. What
+    /// runs is what serves.
+    fn follow_running(&mut self, subject: &Subject) {
+        let (Some(view), Some(stable)) = (subject.deployment, &self.state.stable) else {
+            return;
         };
-        if view.uid == known.uid || self.state.stable.is_none() {
-            return false;
+        let [only] = view.running.as_slice() else {
+            return;
+        };
+        let candidate = self.candidate().map(|c| &c.arm.revision);
+        let known = [Some(&stable.revision), Some(&view.revision), candidate];
+        let is_wanted = stable.revision == view.revision;
+        if is_wanted || only.ready == 0 || known.contains(&Some(&only.revision)) {
+            return;
         }
-        let why = "the workload was deleted and made anew";
-        self.warn(
-            "WorkloadReplaced",
-            format!("{why}: the revision that it runs now is the stable one"),
-        );
-        if let Some(candidate) = self.state.candidate.take() {
-            self.remember(candidate.arm.revision, Outcome::Replaced, why);
-        }
-        self.state.stable = None;
-        self.state.rejected.clear();
-        self.state.verdict = String::new();
-        self.state.phase = Phase::Idle;
-        self.state.weight = 0;
-        self.next_fence();
-        self.wake_at(self.now + 1);
-        true
+        self.note("StableFound", format!("revision {} serves", only.revision));
+        self.state.stable.clone_from(&subject.serving);
     }
 
     /// Mode B: the stable subset is what the spec says, unless the candidate was promoted.

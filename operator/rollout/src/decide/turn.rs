@@ -17,6 +17,8 @@ pub(super) struct Turn<'a> {
     before: &'a State,
     notes: Vec<Note>,
     again_at: Option<Millis>,
+    /// What was seen under the present fence is to be read once more, so it is not closed.
+    pub(super) keeps_evidence_open: bool,
 }
 
 impl<'a> Turn<'a> {
@@ -34,6 +36,7 @@ impl<'a> Turn<'a> {
             before: state,
             notes: Vec::new(),
             again_at: None,
+            keeps_evidence_open: false,
         }
     }
 
@@ -41,13 +44,8 @@ impl<'a> Turn<'a> {
         // Notes tell of changes: a turn that changed nothing has nothing to tell.
         if self.state == *self.before {
             self.notes.clear();
-        } else if let Workload::Deployment(view) = &self.seen.workload
-            && !self.sees_the_past()
-        {
-            self.state.deployment_seen = Some(DeploymentSeen {
-                uid: view.uid.clone(),
-                generation: view.generation,
-            });
+        } else {
+            self.remember_look();
         }
         Decision {
             state: self.state,
@@ -56,7 +54,22 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Whether something outside the rollout forbids any move. Conditions say what it is.
+    /// Which look the new state was decided on.
+    fn remember_look(&mut self) {
+        if self.sees_the_past() || self.is_elsewhere() {
+            return;
+        }
+        match &self.seen.workload {
+            Workload::Missing => {}
+            Workload::Deployment(view) => {
+                let before = self.state.deployment_seen.as_ref();
+                self.state.deployment_seen = Some(DeploymentSeen::after(before, view));
+            }
+            Workload::Subsets(_) => self.state.deployment_seen = None,
+        }
+    }
+
+    /// Whether something outside the rollout forbids any step. Conditions say what it is.
     pub(super) fn blocked(&mut self) -> bool {
         let missing = self.seen.workload == Workload::Missing
             || !self.seen.missing_services.is_empty()
@@ -68,22 +81,19 @@ impl<'a> Turn<'a> {
             }
             return true;
         }
-        if self.sees_the_past() {
-            return true;
-        }
         self.state.missing_since = None;
-        self.seen.conflict.is_some() || self.paused_by_somebody()
+        self.paused_by_somebody()
     }
 
     /// The look at the Deployment is older than the one that led to the state: deciding on it
     /// could take a commit of long ago for one that came in between, and forget a rejection.
-    fn sees_the_past(&self) -> bool {
+    pub(super) fn sees_the_past(&self) -> bool {
         let (Workload::Deployment(view), Some(known)) =
             (&self.seen.workload, &self.state.deployment_seen)
         else {
             return false;
         };
-        known.uid == view.uid && view.generation < known.generation
+        known.is_later_than(view)
     }
 
     fn paused_by_somebody(&self) -> bool {
@@ -119,6 +129,7 @@ impl<'a> Turn<'a> {
         self.state.fence += 1;
         let closed = &self.seen.evidence.closed;
         if let Some(candidate) = &mut self.state.candidate
+            && !self.keeps_evidence_open
             && closed.through_fence > candidate.closed.through_fence
         {
             candidate.closed = closed.clone();
@@ -180,10 +191,23 @@ impl<'a> Turn<'a> {
             format!("{why}; say abort or retry (spec.onFailure.action: Pause)"),
         );
         let step = self.state.phase.step().unwrap_or(0);
+        self.pause(step, PauseReason::Condemned);
+    }
+
+    /// Waits, at the weight that the way up to here has earned.
+    pub(super) fn pause(&mut self, step: usize, why: PauseReason) {
+        let weight = match why {
+            PauseReason::Condemned | PauseReason::ScaledToZero => 0,
+            PauseReason::Step => self.target(step),
+            PauseReason::Command | PauseReason::SharedOutage | PauseReason::Contested { .. } => {
+                self.earned()
+            }
+        };
         self.state.phase = Phase::Paused {
             step,
-            why: PauseReason::Condemned,
+            why,
             since: self.now,
+            weight,
         };
     }
 

@@ -67,7 +67,8 @@ pub struct Ignored {
     /// Not believed when they condemn. What they say still counts where a promotion is asked
     /// for: no promotion becomes easier.
     pub doubted: BTreeSet<Witness>,
-    /// Set aside by a person: left out of everything.
+    /// Set aside by a person, or a pod that gets no requests any more because it fails alone: left
+    /// out of everything.
     pub set_aside: BTreeSet<Witness>,
 }
 

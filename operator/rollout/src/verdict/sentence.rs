@@ -61,15 +61,12 @@ pub(super) fn alone(alone: &Alone) -> String {
     } = alone;
     match who {
         Witness::Proxy(_) => format!(
-            "{who} alone says that the candidate fails, {}; all others together saw {} in the same seconds. \
-             It is rolled back when others confirm it; `resume` sets that proxy aside",
+            "{who} alone says that the candidate fails, {}; all others together saw {} in the same seconds",
             share(*accuser),
             share(*others),
         ),
         Witness::Pod(_) => format!(
-            "{who} of the candidate fails alone, {}; its other pods together {} in the same seconds: a fault \
-             of that pod. Delete it and it goes on, `resume` sets that pod aside; \
-             it is rolled back when another pod fails",
+            "{who} of the candidate fails alone, {}; its other pods together {} in the same seconds",
             share(*accuser),
             share(*others),
         ),

@@ -32,6 +32,12 @@ pub enum Action {
     Recreate,
     /// The garbage collector takes what a deleted MeshRollout owned.
     Collect,
+    /// The Deployment is deleted, and git makes it anew.
+    Renew,
+    /// A pod of our ReplicaSet begins to fail alone.
+    Break(Revision),
+    /// A person deletes it.
+    Mend(Revision),
     /// Pods of our ReplicaSet become ready.
     Ready(Revision),
     /// They fall away.
@@ -77,6 +83,12 @@ const EVIDENCE: [Evidence; 5] = [
     Evidence::Breach,
     Evidence::Outage,
 ];
+const WITH_A_POD: [Evidence; 4] = [
+    Evidence::None,
+    Evidence::Enough,
+    Evidence::Condemned,
+    Evidence::PodFault,
+];
 const COMMANDS: [Command; 6] = [
     Command::Pause,
     Command::Resume,
@@ -112,7 +124,9 @@ fn of_leader(machine: &Machine, world: &World, leader: usize, actions: &mut Vec<
     if its.frozen.is_some() {
         actions.push(Action::Thaw(leader));
     } else if world.budget.freezes > 0 {
-        actions.extend(KINDS.map(|kinds| Action::Freeze(leader, kinds)));
+        let stops = |kinds: &Objects| kinds.meets(world.budget.stops);
+        let kinds = KINDS.into_iter().filter(stops);
+        actions.extend(kinds.map(|kinds| Action::Freeze(leader, kinds)));
     }
 }
 
@@ -126,14 +140,25 @@ fn evidence(machine: &Machine, world: &World, view: &Cluster) -> &'static [Evide
     let Some(state) = state.map(|state| machine.state(state.core)) else {
         return &EVIDENCE[..1];
     };
-    if state.candidate.is_none() || state.phase == Phase::Preparing {
+    let Some(candidate) = state
+        .candidate
+        .as_ref()
+        .filter(|_| state.phase != Phase::Preparing)
+    else {
         return &EVIDENCE[..1];
+    };
+    if is_broken(&world.cluster) && candidate.pod_fault.is_none() {
+        return &WITH_A_POD;
     }
     if world.budget.outages {
         &EVIDENCE
     } else {
         &EVIDENCE[..3]
     }
+}
+
+pub fn is_broken(cluster: &Cluster) -> bool {
+    cluster.sets.iter().flatten().any(|set| set.broken)
 }
 
 fn of_cluster(world: &World, actions: &mut Vec<Action>) {
@@ -151,6 +176,13 @@ fn of_cluster(world: &World, actions: &mut Vec<Action>) {
         if set.owner == Owner::Nobody {
             actions.push(Action::Adopt(revision));
         }
+        let is_ours = set.owner != Owner::Deployment;
+        if set.ready > 1 && !set.broken && is_ours && world.budget.breaks > 0 {
+            actions.push(Action::Break(revision));
+        }
+        if set.broken {
+            actions.push(Action::Mend(revision));
+        }
     }
     if cluster.native_down || world.budget.faults > 0 {
         actions.push(Action::Native);
@@ -166,6 +198,9 @@ fn of_people(world: &World, actions: &mut Vec<Action>) {
         if budget.faults > 0 {
             actions.push(Action::Commit(revision, false));
         }
+    }
+    if budget.renewals > 0 {
+        actions.push(Action::Renew);
     }
     let Some(rollout) = world.cluster.rollout else {
         actions.push(Action::Recreate);
@@ -226,6 +261,7 @@ pub fn step(
             next.touch(Objects::ROLLOUT);
         }
         Action::Recreate => recreate(&mut next),
+        Action::Renew => renew(&mut next),
         Action::Retry => {
             next.budget.retries -= 1;
             next.ghost.condemned = None;
@@ -255,6 +291,14 @@ fn of_pods(next: &mut World, action: Action) {
             next.budget.faults -= 1;
             pods(next, revision, |set| set.ready = 0);
         }
+        Action::Break(revision) => {
+            next.budget.breaks -= 1;
+            pods(next, revision, |set| set.broken = true);
+        }
+        Action::Mend(revision) => pods(next, revision, |set| {
+            set.broken = false;
+            set.ready = set.ready.saturating_sub(1);
+        }),
         Action::Native => {
             if !next.cluster.native_down {
                 next.budget.faults -= 1;
@@ -324,7 +368,9 @@ fn commit(machine: &Machine, next: &mut World, revision: Revision, is_asked: boo
             .count();
     // The webhook goes by the status: at the end of a promotion it still lets the old one pass.
     let passes = serves == Some(revision) && check::is_promoting(machine, next);
-    let is_held = serves.is_some() && is_asked && !passes;
+    // What nobody has met yet is a first deployment.
+    let is_met = state.is_some_and(|state| state.uid == next.cluster.deployment.uid);
+    let is_held = serves.is_some() && is_asked && !passes && is_met;
     next.ghost.unheld = !is_held || next.ghost.unheld && runs > 1;
     if next
         .ghost
@@ -334,6 +380,24 @@ fn commit(machine: &Machine, next: &mut World, revision: Revision, is_asked: boo
         next.ghost.condemned = None;
     }
     next.touch(Objects::DEPLOYMENT);
+}
+
+/// A new Deployment of the same name and template. Pods go with the old one, but for ours.
+fn renew(next: &mut World) {
+    next.budget.renewals -= 1;
+    next.ghost.condemned = None;
+    next.ghost.unheld = true;
+    let cluster = &mut next.cluster;
+    cluster.deployment = crate::world::Deployment {
+        template: cluster.deployment.template,
+        uid: cluster.deployment.uid + 1,
+        ..Default::default()
+    };
+    cluster.native = [0; 3];
+    for set in &mut cluster.sets {
+        *set = set.filter(|set| set.owner != Owner::Deployment);
+    }
+    next.touch(Objects::DEPLOYMENT.plus(Objects::SETS));
 }
 
 fn recreate(next: &mut World) {

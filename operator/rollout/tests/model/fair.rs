@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sluice_rollout::state::Phase;
 
 use crate::check::End;
-use crate::environment::{Action, step};
+use crate::environment::{Action, is_broken, step};
 use crate::machine::{Evidence, Machine};
 use crate::search::fingerprint;
 use crate::shim::{self, Rules};
@@ -14,10 +14,12 @@ use crate::world::{Budget, World};
 /// More steps than any fair run takes.
 const MOST: usize = 300;
 
-/// The fair runs so far: where each world ends.
+/// The fair runs so far: where each world ends. Millions of worlds have few ends.
 #[derive(Default)]
 pub struct Fair {
-    ends: HashMap<(u64, bool), World>,
+    ends: HashMap<(u64, bool), usize>,
+    worlds: Vec<World>,
+    numbers: HashMap<u64, usize>,
     longest: usize,
 }
 
@@ -44,28 +46,36 @@ impl Fair {
         let end = loop {
             let key = (fingerprint(&at), is_good);
             if let Some(end) = self.ends.get(&key) {
-                break end.clone();
+                break *end;
             }
             passed.push(key);
             if passed.len() > MOST {
                 return Err(format!("no end after {MOST} fair steps: {at:?}"));
             }
             let Some((_, next)) = next(machine, &at, is_good)? else {
-                break at;
+                break self.number(at);
             };
             at = next;
         };
         self.longest = self.longest.max(passed.len());
-        self.ends
-            .extend(passed.into_iter().map(|key| (key, end.clone())));
+        self.ends.extend(passed.into_iter().map(|key| (key, end)));
         let end = End {
             machine,
-            world: &end,
+            world: &self.worlds[end],
             begin: &begin,
             is_good,
             waits_for_people,
         };
         end.check()
+    }
+
+    fn number(&mut self, end: World) -> usize {
+        let next = self.worlds.len();
+        let number = *self.numbers.entry(fingerprint(&end)).or_insert(next);
+        if number == next {
+            self.worlds.push(end);
+        }
+        number
     }
 
     /// The steps of a fair run, for people.
@@ -143,6 +153,11 @@ fn next(
             finish(machine, decided)?,
         )));
     }
+    let broken = (0..3).find(|r| world.cluster.sets[usize::from(*r)].is_some_and(|s| s.broken));
+    if let Some(revision) = broken {
+        let mended = step(machine, Rules::REAL, world, Action::Mend(revision))?;
+        return Ok(mended.map(|mended| ("a person deletes the pod".to_owned(), mended)));
+    }
     if !wakes {
         return Ok(None);
     }
@@ -159,6 +174,13 @@ fn evidence(machine: &Machine, world: &World, is_good: bool) -> Evidence {
     };
     if state.candidate.is_none() || state.phase == Phase::Preparing {
         return Evidence::None;
+    }
+    let is_named = state
+        .candidate
+        .as_ref()
+        .is_some_and(|c| c.pod_fault.is_some());
+    if is_good && is_broken(&world.cluster) && !is_named {
+        return Evidence::PodFault;
     }
     if is_good {
         return Evidence::Enough;

@@ -7,8 +7,8 @@ use sluice_rollout::decide::decide;
 use sluice_rollout::desired::Hold;
 use sluice_rollout::invariants;
 use sluice_rollout::observation::{
-    CandidateView, DeploymentView, EvidenceView, Observation, Owner as SeenOwner, RunningRevision,
-    SplitView, Workload,
+    CandidatePod, CandidateView, Contest, DeploymentView, EvidenceView, Observation,
+    Owner as SeenOwner, RunningRevision, SplitView, Witness, Workload,
 };
 use sluice_rollout::policy::{Policy, PolicyStep, pods_for};
 use sluice_rollout::project::project;
@@ -26,6 +26,11 @@ const FENCE: i64 = 100;
 /// The same for the Deployment's generation.
 const GENERATION: i64 = 100;
 const UID: &str = "deployment";
+/// The Deployments before and after it.
+const ENDED: &str = "ended";
+const RENEWED: &str = "renewed";
+/// The pod that fails alone.
+const BROKEN: &str = "broken";
 
 /// What the proxies' evidence says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +40,8 @@ pub enum Evidence {
     Condemned,
     Breach,
     Outage,
+    /// One pod fails alone.
+    PodFault,
 }
 
 /// One observation, small.
@@ -43,8 +50,7 @@ pub struct Look {
     pub template: Revision,
     pub paused: bool,
     pub complete: bool,
-    /// The Deployment is shown as it was before the state was decided.
-    pub past: bool,
+    pub life: SeenLife,
     /// Pods of the Deployment's own ReplicaSets.
     pub running: [u8; 3],
     pub running_ready: bool,
@@ -65,6 +71,19 @@ pub struct SeenCandidate {
     pub replicas: u8,
     pub ready: u8,
     pub open: bool,
+    pub broken: bool,
+}
+
+/// How the Deployment that is shown stands to the one that the state was decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SeenLife {
+    Same,
+    /// As it was before.
+    Past,
+    /// One of the same name that has ended.
+    Ended,
+    /// One of the same name that was made since.
+    New,
 }
 
 /// [`SeenOwner`], as a key.
@@ -183,6 +202,8 @@ impl Machine {
             deployment_seen: Some(DeploymentSeen {
                 uid: UID.to_owned(),
                 generation: GENERATION,
+                ended: vec![ENDED.to_owned()],
+                ..DeploymentSeen::default()
             }),
             ..self.state(core).clone()
         };
@@ -190,12 +211,13 @@ impl Machine {
         let decision = decide(policy, &before, &seen, NOW);
         let after = decision.state;
         invariants::check(policy, &before, &after)?;
+        invariants::check_capacity(&after, &seen)?;
         earned(policy, &before, &after, &look)?;
         let again = decide(policy, &after, &seen, NOW);
         if again.state == after && !again.notes.is_empty() {
             return Err("notes without a change".to_owned());
         }
-        let looked = after != before;
+        let looked = after != before && is_of(&after, &seen);
         let desired = project(policy, &after, &seen);
         let split = desired.split.map(|split| {
             let revision = split.candidate.as_ref().map(|_| index(&split.revision));
@@ -236,9 +258,20 @@ impl Machine {
     }
 }
 
+/// Whether the state tells that it was decided on this look.
+fn is_of(state: &State, seen: &Observation) -> bool {
+    let (Workload::Deployment(view), Some(known)) = (&seen.workload, &state.deployment_seen) else {
+        return false;
+    };
+    (&known.uid, known.generation) == (&view.uid, view.generation)
+}
+
 /// Rules that need the observation: weight is backed by pods, steps by evidence and time.
 fn earned(policy: &Policy, before: &State, after: &State, look: &Look) -> Result<(), String> {
-    let ready = look.candidate.map_or(0, |c| i32::from(c.ready));
+    let left_out = after.left_out().is_some();
+    let ready = look.candidate.map_or(0, |c| {
+        i32::from(c.ready) - i32::from(c.broken && c.ready > 0 && left_out)
+    });
     let same =
         before.candidate.as_ref().map(|c| &c.arm) == after.candidate.as_ref().map(|c| &c.arm);
     if after.weight > before.weight && ready < pods_for(after.weight, REPLICAS.into()) {
@@ -332,6 +365,14 @@ fn observation(look: &Look) -> Observation {
         },
         replicas: seen.replicas.into(),
         pods: seen.replicas.into(),
+        named: if seen.broken {
+            vec![CandidatePod {
+                name: BROKEN.to_owned(),
+                can_serve: seen.ready > 0,
+            }]
+        } else {
+            Vec::new()
+        },
         containers_ready: seen.ready.into(),
         ready: if seen.open { seen.ready.into() } else { 0 },
         ungated: 0,
@@ -341,8 +382,14 @@ fn observation(look: &Look) -> Observation {
     let says = |evidence| (look.evidence == evidence).then(|| "it fails".to_owned());
     Observation {
         workload: Workload::Deployment(DeploymentView {
-            uid: UID.to_owned(),
-            generation: GENERATION - i64::from(look.past),
+            name: String::new(),
+            uid: match look.life {
+                SeenLife::Same | SeenLife::Past => UID,
+                SeenLife::Ended => ENDED,
+                SeenLife::New => RENEWED,
+            }
+            .to_owned(),
+            generation: GENERATION - i64::from(look.life == SeenLife::Past),
             revision,
             replicas: REPLICAS.into(),
             paused: look.paused,
@@ -367,6 +414,10 @@ fn observation(look: &Look) -> Observation {
             condemned: says(Evidence::Condemned),
             breach: says(Evidence::Breach),
             shared_outage: says(Evidence::Outage),
+            contested: says(Evidence::PodFault).map(|why| Contest {
+                witness: Witness::Pod(BROKEN.to_owned()),
+                why,
+            }),
             sufficient: look.evidence == Evidence::Enough,
             needed: 100,
             in_step: 100,

@@ -14,7 +14,7 @@ use search::{Scope, search};
 use shim::Rules;
 use sluice_crds::{FailureAction, MeshRolloutSpec, Step, WorkloadRef};
 use sluice_rollout::policy::Policy;
-use world::Budget;
+use world::{Budget, Objects};
 
 fn policy(weights: &[i32], change: impl FnOnce(&mut MeshRolloutSpec)) -> Policy {
     let mut spec = MeshRolloutSpec {
@@ -91,7 +91,46 @@ fn pods_fall_away_and_a_commit_passes_the_webhook() {
 
 #[test]
 fn any_watch_stands_still_and_a_process_starts_from_its_past() {
-    holds(scope("watches", |budget| budget.freezes = 1));
+    holds(scope("watches", |budget| {
+        budget.freezes = 1;
+        budget.stops = Objects::ALL;
+    }));
+}
+
+#[test]
+fn a_watch_stands_still_while_git_brings_one_revision_after_the_other() {
+    holds(scope("watches and edits", |budget| {
+        budget.edits = 2;
+        budget.overlaps = 0;
+        budget.freezes = 1;
+        budget.stops = if is_long() {
+            Objects::ALL
+        } else {
+            Objects::SETS
+        };
+    }));
+}
+
+#[test]
+fn the_deployment_is_deleted_and_made_anew_and_a_watch_may_show_the_old_one() {
+    holds(scope("renewals", |budget| {
+        budget.renewals = 1;
+        budget.overlaps = if is_long() { 1 } else { 0 };
+        budget.freezes = 1;
+        budget.stops = if is_long() {
+            Objects::ALL
+        } else {
+            Objects::DEPLOYMENT
+        };
+    }));
+}
+
+#[test]
+fn a_pod_of_the_candidate_fails_alone() {
+    holds(Scope {
+        policy: policy(&[50, 100], |_| {}),
+        ..scope("pod faults", |budget| budget.breaks = 1)
+    });
 }
 
 #[test]

@@ -1,10 +1,16 @@
 //! The shim: what `operator/src/controller` does around `decide` and `project`, write by write.
 
+use std::cmp::Ordering;
+
 use sluice_rollout::desired::Hold;
 
 use crate::check;
-use crate::machine::{Evidence, Look, Machine, SeenCandidate, SeenOwnerKey, Turn, WantedSet};
-use crate::world::{Cluster, Effect, Objects, Owner, Plan, Revision, Set, Split, StateRef, World};
+use crate::machine::{
+    Evidence, Look, Machine, SeenCandidate, SeenLife, SeenOwnerKey, Turn, WantedSet,
+};
+use crate::world::{
+    Cluster, Deployment, Effect, Objects, Owner, Plan, Revision, Set, Split, StateRef, World,
+};
 
 /// What keeps a late write from doing harm. All of it in the real shim; a test that takes one
 /// away must fail.
@@ -43,7 +49,8 @@ pub fn decide(
     let known = rollout.state.unwrap_or(StateRef {
         core: Machine::NEW,
         fence: next.top_fence(),
-        seen: 0,
+        seen: view.deployment.generation,
+        uid: view.deployment.uid,
     });
     let look = look(&view, world, known, evidence);
     let turn = machine.turn(known.core, look)?;
@@ -56,11 +63,15 @@ pub fn decide(
     let state = StateRef {
         core: turn.core,
         fence,
-        seen: if turn.looked {
-            view.deployment.generation
+        ..if turn.looked {
+            StateRef {
+                seen: view.deployment.generation,
+                uid: view.deployment.uid,
+                ..known
+            }
         } else {
-            known.seen
-        },
+            known
+        }
     };
     let mut effects = Vec::new();
     if rollout.state != Some(state) {
@@ -94,6 +105,7 @@ fn look(view: &Cluster, world: &World, known: StateRef, evidence: Evidence) -> L
             replicas: set.replicas,
             ready: set.ready,
             open: set.open,
+            broken: set.broken,
         })
     });
     let ours = view.split.filter(|split| split.life == life);
@@ -103,7 +115,7 @@ fn look(view: &Cluster, world: &World, known: StateRef, evidence: Evidence) -> L
         template,
         paused: view.deployment.paused,
         complete: view.deployment.complete,
-        past: view.deployment.generation < known.seen,
+        life: life_of(view.deployment, known),
         running,
         running_ready: !view.native_down,
         candidate,
@@ -112,6 +124,15 @@ fn look(view: &Cluster, world: &World, known: StateRef, evidence: Evidence) -> L
         evidence,
         retry: view.rollout.is_some_and(|rollout| rollout.retry),
         command: view.rollout.and_then(|rollout| rollout.command),
+    }
+}
+
+fn life_of(shown: Deployment, known: StateRef) -> SeenLife {
+    match shown.uid.cmp(&known.uid) {
+        Ordering::Less => SeenLife::Ended,
+        Ordering::Greater => SeenLife::New,
+        Ordering::Equal if shown.generation < known.seen => SeenLife::Past,
+        Ordering::Equal => SeenLife::Same,
     }
 }
 
@@ -182,6 +203,7 @@ fn create(wanted: WantedSet, life: u8, effects: &mut Vec<Effect>) {
         replicas: wanted.replicas,
         ready: 0,
         open: wanted.open,
+        broken: false,
     };
     effects.push(Effect::CreateSet(wanted.revision, set));
 }
@@ -276,6 +298,7 @@ fn write(cluster: &mut Cluster, effect: Effect, objects: &mut Objects) {
         Effect::Scale(revision, replicas) => change(revision, &|set| {
             set.replicas = replicas;
             set.ready = set.ready.min(replicas);
+            set.broken &= replicas > 0;
         }),
         Effect::Release(revision) => change(revision, &|set| set.owner = Owner::Nobody),
         Effect::DeleteSet(revision) => sets[usize::from(revision)] = None,

@@ -12,12 +12,13 @@ pub const REVISIONS: [&str; 3] = ["aaaaaaaa", "bbbbbbbb", "cccccccc"];
 pub const REPLICAS: u8 = 2;
 
 /// A stored state of the machine: its number in `Machine`, and what is not in that: the fence, and
-/// the Deployment's generation that it was decided on.
+/// the Deployment's life and generation that it was decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StateRef {
     pub core: u32,
     pub fence: u8,
     pub seen: u8,
+    pub uid: u8,
 }
 
 /// A MeshRollout; `life` stands for its uid.
@@ -58,6 +59,8 @@ pub struct Deployment {
     pub complete: bool,
     /// By rank, as fences.
     pub generation: u8,
+    /// How often it was made anew.
+    pub uid: u8,
 }
 
 /// Who controls a ReplicaSet of ours.
@@ -75,6 +78,8 @@ pub struct Set {
     pub replicas: u8,
     pub ready: u8,
     pub open: bool,
+    /// One of its pods fails alone.
+    pub broken: bool,
 }
 
 /// What the apiserver holds.
@@ -99,6 +104,7 @@ impl Objects {
     pub const ROLLOUT: Self = Self(1);
     pub const SPLIT: Self = Self(2);
     pub const DEPLOYMENT: Self = Self(4);
+    pub const ALL: Self = Self(u16::MAX);
     /// All ReplicaSets and pods.
     pub const SETS: Self = Self(0b1111_1100_0000);
 
@@ -191,10 +197,15 @@ pub struct Budget {
     pub edits: u8,
     /// Pods that fall away, commits that the webhook missed.
     pub faults: u8,
-    /// Watches that stop.
+    /// Watches that stop, of those that may.
     pub freezes: u8,
+    pub stops: Objects,
     /// Deletions of the MeshRollout.
     pub lives: u8,
+    /// Deployments that are deleted and made anew.
+    pub renewals: u8,
+    /// Pods that begin to fail alone.
+    pub breaks: u8,
     /// New strings in `spec.retry`.
     pub retries: u8,
     /// Commands.

@@ -9,7 +9,7 @@ use sluice_rollout::decide::{Decision, decide};
 use sluice_rollout::desired::{Desired, Hold};
 use sluice_rollout::invariants;
 use sluice_rollout::observation::{
-    CandidateView, Contest, Counts, DeploymentView, EvidenceView, Observation, Owner,
+    CandidatePod, CandidateView, Contest, Counts, DeploymentView, EvidenceView, Observation, Owner,
     RunningRevision, SplitView, Workload,
 };
 use sluice_rollout::policy::Policy;
@@ -58,6 +58,9 @@ pub struct World {
     pub trouble: Option<String>,
     /// Of the Deployment.
     pub uid: String,
+    pub deployment: String,
+    /// Names of the candidate's pods begin with it: pods of another number are others.
+    pub pods_of: u32,
 }
 
 pub fn policy(change: impl FnOnce(&mut MeshRolloutSpec)) -> Policy {
@@ -102,6 +105,8 @@ impl World {
             in_step: 1000,
             trouble: None,
             uid: "deployment".to_owned(),
+            deployment: "reviews".to_owned(),
+            pods_of: 0,
         };
         world.run(5);
         world
@@ -150,6 +155,7 @@ impl World {
                 replicas: self.replicas,
                 paused: self.paused,
                 uid: self.uid.clone(),
+                name: self.deployment.clone(),
                 paused_by_git: None,
                 paused_by_hand: None,
                 complete,
@@ -161,6 +167,7 @@ impl World {
                     owner: o.owner,
                     replicas: o.replicas,
                     pods: o.ready,
+                    named: self.named(o.ready),
                     containers_ready: o.ready,
                     ready: if o.gates_open { o.ready } else { 0 },
                     ungated: 0,
@@ -200,6 +207,14 @@ impl World {
         }
     }
 
+    fn named(&self, ready: i32) -> Vec<CandidatePod> {
+        let pod = |n| CandidatePod {
+            name: format!("pod-{}-{n}", self.pods_of),
+            can_serve: true,
+        };
+        (0..ready).map(pod).collect()
+    }
+
     /// One turn of the operator on what is seen now; effects included.
     pub fn turn(&mut self) {
         let seen = self.seen();
@@ -212,7 +227,9 @@ impl World {
     /// The decision, with the invariants checked.
     pub fn decide(&self, seen: &Observation) -> Decision {
         let decision = decide(&self.policy, &self.state, seen, self.now);
-        if let Err(broken) = invariants::check(&self.policy, &self.state, &decision.state) {
+        let checked = invariants::check(&self.policy, &self.state, &decision.state)
+            .and_then(|()| invariants::check_capacity(&decision.state, seen));
+        if let Err(broken) = checked {
             panic!(
                 "{broken}\nbefore {:?}\nafter {:?}",
                 self.state, decision.state

@@ -21,8 +21,10 @@ use sluice_rollout::{
 use super::{ActError, REQUEST, Writer, answer, params, split::exactly, template};
 use crate::controller::{
     facts::{DeploymentFacts, MANAGER, ReplicaSetFacts},
+    mapping::workload_of,
     observe::candidate_sets,
     seen::Kind,
+    watches::Namespace,
 };
 
 /// The longest that the gate's proof may take: it asks every webhook on pods, also those of
@@ -40,6 +42,20 @@ fn release(replicas: i32) -> Value {
         "labels": {names::ROLLOUT: null},
         "annotations": {DESIRED_REPLICAS: replicas.to_string()},
     }})
+}
+
+/// ReplicaSets that the MeshRollout of this uid has made for another Deployment.
+fn elsewhere<'a>(
+    namespace: &'a Namespace,
+    rollout_uid: &'a str,
+    governed: Option<&'a DeploymentFacts>,
+) -> impl Iterator<Item = &'a ReplicaSetFacts> {
+    let sets = namespace.replica_sets.iter().map(AsRef::as_ref);
+    sets.filter(move |set: &&ReplicaSetFacts| {
+        let workload = workload_of(&set.meta.name);
+        let is_governed = governed.is_some_and(|d| workload == Some(d.meta.name.as_str()));
+        set.meta.owned_by("MeshRollout", rollout_uid) && !set.meta.deleting && !is_governed
+    })
 }
 
 impl Writer<'_> {
@@ -83,13 +99,20 @@ impl Writer<'_> {
         }
     }
 
-    /// The Deployment is gone: its candidates go too.
-    pub async fn abandon_candidates(&self) -> Result<(), ActError> {
-        let uid = &self.rollout.meta.uid;
-        for set in &self.namespace.replica_sets {
-            if set.meta.owned_by("MeshRollout", uid) && !set.meta.deleting {
+    /// Of a workload that is not governed any more, because it is gone or because the spec names
+    /// another, the candidate goes; as above, once the state lets go of it.
+    pub async fn candidates_elsewhere(
+        &self,
+        governed: Option<&DeploymentFacts>,
+        leaving: Option<&str>,
+    ) -> Result<(), ActError> {
+        for set in elsewhere(self.namespace, &self.rollout.meta.uid, governed) {
+            if leaving != Some(set.revision.as_str()) {
                 self.delete_set(set).await?;
             }
+        }
+        if governed.is_some() || leaving.is_some() {
+            return Ok(());
         }
         self.webhooks.ungate(&self.key()).await
     }
@@ -290,5 +313,33 @@ impl Writer<'_> {
 
     fn dynamic(&self, resource: &ApiResource) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.rollout.meta.namespace, resource)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::controller::fixtures::{Build, deployment, replica_set};
+
+    #[test]
+    fn what_was_made_for_another_deployment_is_found_and_nothing_else() {
+        let sets = [
+            replica_set("web-sluice-1").owned("MeshRollout", "shop"),
+            replica_set("ratings-sluice-2").owned("MeshRollout", "shop"),
+            replica_set("web-sluice-3").owned("MeshRollout", "other"),
+            replica_set("web-4").owned("Deployment", "web"),
+        ];
+        let namespace = Namespace {
+            replica_sets: sets.map(Arc::new).into(),
+            ..Namespace::default()
+        };
+        let found = |governed: Option<&DeploymentFacts>| -> Vec<String> {
+            let sets = elsewhere(&namespace, "shop", governed);
+            sets.map(|set| set.meta.name.clone()).collect()
+        };
+        assert_eq!(found(Some(&deployment("web", "r1"))), ["ratings-sluice-2"]);
+        assert_eq!(found(None), ["web-sluice-1", "ratings-sluice-2"]);
     }
 }

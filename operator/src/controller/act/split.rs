@@ -30,6 +30,7 @@ pub fn spec(desired: &DesiredSplit, services: &[String]) -> TrafficSplitSpec {
         pod_label_values: desired.stable.clone(),
         pod_label: desired.pod_label.clone(),
         include_gated: false,
+        excluded_pods: Vec::new(),
     }];
     if let Some(candidate) = &desired.candidate {
         arms.push(SplitArm {
@@ -39,6 +40,7 @@ pub fn spec(desired: &DesiredSplit, services: &[String]) -> TrafficSplitSpec {
             pod_label: desired.pod_label.clone(),
             // Mode A's candidates wait behind our gate; mode B's are as ready as they say.
             include_gated: desired.pod_label == names::POD_TEMPLATE_HASH,
+            excluded_pods: desired.excluded.clone(),
         });
     }
     TrafficSplitSpec {
@@ -167,6 +169,7 @@ mod tests {
             pod_label: "pod-template-hash".to_owned(),
             stable: vec!["abc".to_owned()],
             candidate: Some(vec!["sluice-r2".to_owned()]),
+            excluded: vec!["web-sluice-r2-x".to_owned()],
             weight: 10,
             leased: true,
             hung_after_ms: 10_000,
@@ -182,6 +185,8 @@ mod tests {
         );
         assert_eq!(spec.candidate_weight(), 10);
         assert!(spec.arms[1].include_gated && !spec.arms[0].include_gated);
+        assert_eq!(spec.arms[1].excluded_pods, ["web-sluice-r2-x"]);
+        assert!(spec.arms[0].excluded_pods.is_empty());
     }
 
     #[test]

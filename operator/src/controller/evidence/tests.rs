@@ -2,9 +2,12 @@
 
 use sluice_evidence::{
     relay::ProxyEntry,
-    v1::{AppliedSplit, ArmCounts, Inbound, Record, Source},
+    v1::{AppliedSplit, ArmCounts, Inbound, PodCounts, Record, Source},
 };
-use sluice_rollout::{policy::Policy, state::Arm};
+use sluice_rollout::{
+    policy::Policy,
+    state::{Arm, PodFault},
+};
 
 use super::*;
 use crate::controller::fixtures::rollout;
@@ -249,4 +252,36 @@ fn whom_a_person_has_set_aside_is_left_out_of_everything() {
     let view = evidence.read(&seen, &services(), 2, 10_000);
     assert!(view.sufficient && view.condemned.is_none());
     assert_eq!(view.candidate.requests, 2_000);
+}
+
+#[test]
+fn what_a_pod_that_is_left_out_has_answered_counts_neither_for_nor_against() {
+    let mut seen = Table::new("leader", 0);
+    let mut told = table(1, 2, 4_000);
+    let counts = told.records[0].candidate.as_mut().unwrap();
+    counts.server_errors = 1_000;
+    let pod = |pod: &str, coined, failures| PodCounts {
+        pod: pod.to_owned(),
+        coined,
+        failures,
+    };
+    told.records[0].pods = vec![pod("broken", 1_000, 1_000), pod("sound", 3_000, 0)];
+    seen.merge("a", &told, 0).unwrap();
+    let fault = PodFault {
+        pod: "broken".to_owned(),
+        ..PodFault::default()
+    };
+    let without = Candidate {
+        pod_fault: Some(fault),
+        ..candidate(1)
+    };
+    let whole = Evidence::of(None, 1, &candidate(1), &rules()).read(&seen, &services(), 2, 0);
+    assert!(!whole.sufficient && whole.candidate.failures == 1_000);
+    let mut evidence = Evidence::of(None, 1, &without, &rules());
+    let view = evidence.read(&seen, &services(), 2, 0);
+    assert!(view.sufficient && view.condemned.is_none(), "{view:?}");
+    assert_eq!(
+        (view.candidate.requests, view.candidate.failures),
+        (3_000, 0)
+    );
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sluice_rollout::observation::{CandidateView, DeploymentView, Owner, RunningRevision};
+use sluice_rollout::observation::{
+    CandidatePod, CandidateView, DeploymentView, Owner, RunningRevision,
+};
 
 use crate::controller::{
     facts::{DeploymentFacts, PodFacts, ReplicaSetFacts},
@@ -21,6 +23,7 @@ pub(super) fn view(
 ) -> DeploymentView {
     let pods = by_owner(namespace);
     let mut view = DeploymentView {
+        name: deployment.meta.name.clone(),
         uid: deployment.meta.uid.clone(),
         generation: deployment.meta.generation,
         revision: deployment.revision.clone(),
@@ -128,6 +131,10 @@ fn candidate(set: &ReplicaSetFacts, pods: &[&PodFacts], owner: Owner) -> Candida
         owner,
         replicas: set.replicas,
         pods: length(pods.iter()),
+        named: pods
+            .iter()
+            .map(|pod| candidate_pod(pod, pod.containers_ready))
+            .collect(),
         containers_ready: length(pods.iter().filter(|pod| pod.containers_ready)),
         ready: length(pods.iter().filter(|pod| pod.ready)),
         ungated: length(pods.iter().filter(|pod| !pod.gated)),
@@ -136,6 +143,14 @@ fn candidate(set: &ReplicaSetFacts, pods: &[&PodFacts], owner: Owner) -> Candida
             .clone()
             .or_else(|| pods.iter().find_map(|pod| pod.trouble.clone())),
         unready: pods.iter().find_map(|pod| pod.unready.clone()),
+    }
+}
+
+/// A pod of the candidate.
+pub(super) fn candidate_pod(pod: &PodFacts, can_serve: bool) -> CandidatePod {
+    CandidatePod {
+        name: pod.meta.name.clone(),
+        can_serve,
     }
 }
 

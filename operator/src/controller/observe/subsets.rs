@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use sluice_crds::Versions;
-use sluice_rollout::{observation::SubsetsView, revision};
+use sluice_rollout::{
+    observation::{CandidatePod, SubsetsView},
+    revision,
+};
 
+use super::deployment::candidate_pod;
 use crate::controller::{
     facts::{PodFacts, ReplicaSetFacts},
     watches::Namespace,
@@ -28,6 +32,7 @@ pub(super) fn view(
         stable_ready: stable.ready(),
         candidate_ready: candidate.ready(),
         candidate_wanted: candidate.wanted(),
+        candidate_pods: candidate.named(),
     })
 }
 
@@ -113,6 +118,13 @@ impl<'a> Subset<'a> {
 
     fn ready(&self) -> i32 {
         count(self.pods.iter().filter(|pod| pod.ready).count())
+    }
+
+    fn named(&self) -> Vec<CandidatePod> {
+        self.pods
+            .iter()
+            .map(|pod| candidate_pod(pod, pod.ready))
+            .collect()
     }
 
     /// Pods that its workloads ask for: what each Deployment says, else each ReplicaSet, else

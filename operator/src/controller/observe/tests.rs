@@ -106,6 +106,11 @@ fn stable_and_candidate_are_told_apart_by_their_owners() {
         (2, 2, 0)
     );
     assert_eq!(candidate.ungated, 0);
+    let one = candidate.named[0].name.as_str();
+    assert_eq!(
+        (candidate.can_serve(None), candidate.can_serve(Some(one))),
+        (2, 1)
+    );
     assert!(view.leftovers.is_empty() && view.empty_twins.is_empty());
 }
 
@@ -297,6 +302,8 @@ fn a_subset_counts_its_ready_pods_and_what_its_deployment_asks_for() {
     scene.pods("web-v2-a", 1, subset_pod("v2"));
     let view = subsets(&scene.0).unwrap();
     assert_eq!((view.candidate_ready, view.candidate_wanted), (1, 2));
+    let one = view.candidate_pods[0].name.as_str();
+    assert_eq!(view.can_serve(Some(one)), 0);
     assert_ne!(view.candidate_revision, view.stable_revision);
 }
 

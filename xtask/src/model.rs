@@ -1,0 +1,138 @@
+//! The model check of the rollout machine in its long form, and its table in `docs/model.md`.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths;
+
+/// Between these lines the document is written anew.
+const BEGIN: &str = "<!-- scopes: written by `cargo xtask prove model` -->";
+const END: &str = "<!-- end of the scopes -->";
+
+/// What a scope came to, as its test prints it: `model NAME: 12 worlds, 34 steps, depth 5, …`.
+#[derive(Debug, PartialEq)]
+struct Scope {
+    name: String,
+    worlds: u64,
+    steps: u64,
+    depth: u64,
+    took: Duration,
+}
+
+/// Searches every scope, one after the other, and writes what came of them into the document.
+pub(crate) fn prove(document: &Path) -> Result<()> {
+    let mut child = Command::new("cargo")
+        .args([
+            "test",
+            "--quiet",
+            "--release",
+            "--package",
+            "sluice-rollout",
+        ])
+        .args(["--test", "model", "--", "--nocapture", "--test-threads=1"])
+        .env("SLUICE_MODEL_LONG", "1")
+        .current_dir(paths::workspace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let printed = child.stdout.take().context("cargo has no output")?;
+    let mut scopes = Vec::new();
+    let mut began = Instant::now();
+    for line in BufReader::new(printed).lines() {
+        let line = line.context("cannot read what cargo prints")?;
+        println!("{line}");
+        if let Some(scope) = read(&line, began.elapsed()) {
+            scopes.push(scope);
+        }
+        began = Instant::now();
+    }
+    if !child.wait()?.success() {
+        bail!("the model check found a fault: the shortest way to it is above");
+    }
+    println!(
+        "{} worlds in {} scopes",
+        scopes.iter().map(|scope| scope.worlds).sum::<u64>(),
+        scopes.len()
+    );
+    let text = fs::read_to_string(document).context("cannot read the document")?;
+    let text = with_table(&text, &table(&scopes)).context("the document has no place for it")?;
+    fs::write(document, text).context("cannot write the document")
+}
+
+/// None for a line that tells of no scope.
+fn read(line: &str, took: Duration) -> Option<Scope> {
+    // The test's own name may stand before it.
+    let (_, told) = line.split_once("model ")?;
+    let (name, figures) = told.split_once(": ")?;
+    let mut figures = figures.split(", ");
+    let mut figure = |what: &str| -> Option<u64> {
+        let text = figures.next()?;
+        text.replace(what, "").trim().parse().ok()
+    };
+    Some(Scope {
+        name: name.to_owned(),
+        worlds: figure("worlds")?,
+        steps: figure("steps")?,
+        depth: figure("depth")?,
+        took,
+    })
+}
+
+fn table(scopes: &[Scope]) -> String {
+    let mut text =
+        String::from("| scope | worlds | steps | depth | seconds |\n|---|---|---|---|---|\n");
+    for Scope {
+        name,
+        worlds,
+        steps,
+        depth,
+        took,
+    } in scopes
+    {
+        let seconds = took.as_secs();
+        let _ = writeln!(
+            text,
+            "| {name} | {worlds} | {steps} | {depth} | {seconds} |"
+        );
+    }
+    text
+}
+
+fn with_table(document: &str, table: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_a_scope_prints_becomes_its_row() {
+        let line = "test x ... model watches and edits: 12 worlds, 34 steps, depth 5, 6 questions to decide, longest fair run 7";
+        let scope = read(line, Duration::from_secs(9)).unwrap();
+        assert_eq!((scope.worlds, scope.steps, scope.depth), (12, 34, 5));
+        assert!(table(&[scope]).ends_with("| watches and edits | 12 | 34 | 5 | 9 |\n"));
+        assert_eq!(read("running 15 tests", Duration::ZERO), None);
+    }
+
+    #[test]
+    fn only_what_stands_between_the_marks_is_written_anew() {
+        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let written = with_table(&document, "new\n").unwrap();
+        assert_eq!(written, format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"));
+        assert_eq!(with_table("no marks", "new"), None);
+    }
+}
