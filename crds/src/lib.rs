@@ -52,6 +52,8 @@ pub mod names {
     pub const ROLLOUT: &str = "sluice.dev/rollout";
     /// Label that the ReplicaSet controller and ours put on pods: the template's hash.
     pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+    /// Annotation of a Service, Istio's own name: which namespaces see it. Written by teams.
+    pub const EXPORT_TO: &str = "networking.istio.io/exportTo";
     /// Prefix of the `pod-template-hash` of a candidate ReplicaSet of ours.
     pub const CANDIDATE_HASH_PREFIX: &str = "sluice-";
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules;
 
-/// Settings of the whole mesh. Read by the injector; all fields have defaults, so the object
+/// Settings of the whole mesh. Read by the serving role; all fields have defaults, so the object
 /// may be absent.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
@@ -26,6 +26,14 @@ pub struct MeshSpec {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = rules::not_yet("self == 'cluster.local'", "a spec.trustDomain other than cluster.local", "leave it out"))]
     pub trust_domain: String,
+    /// Which namespaces see a Service that does not say so by the annotation
+    /// networking.istio.io/exportTo: names of namespaces, `.` for the Service's own, `*` for
+    /// all, or `~` alone for none.
+    #[serde(default = "default_service_export_to")]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 63)))]
+    #[x_kube(validation = rules::export_to("spec.defaultServiceExportTo"))]
+    #[x_kube(validation = rules::nobody_stands_alone("spec.defaultServiceExportTo"))]
+    pub default_service_export_to: Vec<String>,
     /// The sidecar that the injector adds. A change is used for pods made after it.
     #[serde(default)]
     pub proxy: ProxySettings,
@@ -67,4 +75,9 @@ pub struct ProxyResources {
 
 fn default_trust_domain() -> String {
     "cluster.local".to_owned()
+}
+
+/// As in Istio.
+fn default_service_export_to() -> Vec<String> {
+    vec!["*".to_owned()]
 }

@@ -9,6 +9,8 @@ use crate::units::{DURATION_PATTERN, PERCENT_PATTERN};
 const CONFIDENCE_PATTERN: &str = r"^[5-9][0-9](\.[0-9]{1,4})?%$";
 /// RFC 1035, as the names of Services are.
 const SERVICE_PATTERN: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
+/// RFC 1123, as the names of namespaces are, or one of `.`, `*` and `~`.
+const EXPORT_TO_PATTERN: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?|[.*~])$";
 /// What a label's value may be; it is not empty here.
 const LABEL_VALUE_PATTERN: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 
@@ -49,6 +51,21 @@ pub(crate) fn service_names(field: &str) -> Rule {
     let each = matches("name", SERVICE_PATTERN);
     Rule::new(format!("self.all(name, {each})")).message(&*format!(
         "{field} takes bare names of Services of this namespace: write reviews, not reviews.bookinfo"
+    ))
+}
+
+/// Who sees a Service.
+pub(crate) fn export_to(field: &str) -> Rule {
+    let each = matches("entry", EXPORT_TO_PATTERN);
+    Rule::new(format!("self.all(entry, {each})")).message(&*format!(
+        "{field} takes names of namespaces, '.' (the Service's own), '*' (all) and '~' (none)"
+    ))
+}
+
+/// Nobody and somebody is nobody's meaning.
+pub(crate) fn nobody_stands_alone(field: &str) -> Rule {
+    Rule::new("!self.exists(entry, entry == '~') || self.size() == 1").message(&*format!(
+        "'~' in {field} means that no namespace sees the Service: write it alone, or leave it out"
     ))
 }
 

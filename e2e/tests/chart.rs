@@ -133,6 +133,31 @@ fn no_role_has_a_wildcard_and_secrets_are_named() {
     }
 }
 
+#[test]
+fn no_role_but_the_controllers_may_write_a_traffic_split() {
+    for document in documents(&[]) {
+        if document["kind"] != "ClusterRole" && document["kind"] != "Role" {
+            continue;
+        }
+        let rules = document["rules"].as_array().unwrap().iter();
+        let mut writes = rules.filter(|rule| {
+            let holds = |list: &str, word: &str| {
+                let words = rule[list].as_array().unwrap().iter();
+                words.clone().any(|one| one == word)
+            };
+            holds("resources", "trafficsplits")
+                && ["create", "update", "patch"]
+                    .iter()
+                    .any(|verb| holds("verbs", verb))
+        });
+        let role = &document["metadata"]["name"];
+        assert!(
+            writes.next().is_none() || role == "sluice-controller",
+            "{role}"
+        );
+    }
+}
+
 fn check_rule(role: &str, rule: &PolicyRule) {
     let resources = rule.resources.clone().unwrap_or_default();
     let groups = rule.api_groups.clone().unwrap_or_default();

@@ -174,6 +174,15 @@ impl Table {
         self.lives_of(pod_uid).next().is_some()
     }
 
+    /// Whether the proxy of this pod routes any of these services (`NAMESPACE/NAME`), by the word
+    /// of any replica: one that it has just come to may not have heard of them yet.
+    #[must_use]
+    pub fn routes(&self, pod_uid: &str, services: &[String]) -> bool {
+        let lives = self.lives_of(pod_uid);
+        let mut seats = lives.flat_map(|(_, life)| life.seats.values());
+        seats.any(|seat| services.iter().any(|service| seat.views.contains(service)))
+    }
+
     /// All that came in to a pod from one address, in all lives of its proxy; and whether that
     /// may be less than there was: a life that is silent, or addresses that are not told apart.
     #[must_use]

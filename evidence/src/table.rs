@@ -116,6 +116,27 @@ impl Table {
         self.change_own(pod_uid, None, |seat| seat.views = read_views(views).0);
     }
 
+    /// Forgets, of what this replica says of proxies, the services that are kept from them: they
+    /// are not expected to route them. Gives whether there were any.
+    pub fn forget_services(&mut self, is_kept: impl Fn(&Identity, &str) -> bool) -> bool {
+        let stamp = self.sequence + 1;
+        for life in self.lives.values_mut() {
+            let identity = &life.identity;
+            let Some(seat) = life.seats.get_mut(&self.replica) else {
+                continue;
+            };
+            let before = (seat.views.len(), seat.applied.len());
+            seat.views.retain(|service| !is_kept(identity, service));
+            seat.applied
+                .retain(|service, _| !is_kept(identity, service));
+            if before != (seat.views.len(), seat.applied.len()) {
+                seat.sequence = stamp;
+                self.sequence = stamp;
+            }
+        }
+        self.sequence == stamp
+    }
+
     /// A proxy's stream at this replica ended.
     pub fn disconnected(&mut self, pod_uid: &str, process_start_ms: u64) {
         self.change_own(pod_uid, Some(process_start_ms), |seat| {

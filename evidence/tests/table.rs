@@ -88,6 +88,44 @@ fn each_proxy_is_applied_behind_or_away() {
 }
 
 #[test]
+fn a_proxy_from_which_a_service_is_kept_is_not_waited_for_although_it_is_silent() {
+    let mut table = Table::new("serving", 0);
+    let identity = |namespace: &str| Identity {
+        pod_uid: format!("uid-{namespace}"),
+        namespace: namespace.to_owned(),
+        pod: "client".to_owned(),
+        ..Identity::default()
+    };
+    let report = v1::ProxyReport {
+        applied: entry("", 0, Some(6)).applied,
+        ..Default::default()
+    };
+    for namespace in ["shop", "other"] {
+        let views = [SERVICE.to_owned()];
+        table
+            .report(&identity(namespace), &report, &views, 0)
+            .unwrap();
+    }
+    let now = AWAY_AFTER_MS as u64 + 1;
+    assert_eq!(table.standing(SERVICE, 7, now).away, 2);
+    let told = table.sequence();
+    let is_kept =
+        |identity: &Identity, service: &str| identity.namespace == "other" && service == SERVICE;
+    assert!(table.forget_services(is_kept));
+    assert_eq!(table.standing(SERVICE, 7, now).expected, 1);
+
+    // Other tables hear of it, and of nothing else.
+    let outgoing = table.outgoing(told, now);
+    let told: Vec<_> = outgoing
+        .iter()
+        .map(|entry| entry.namespace.as_str())
+        .collect();
+    assert_eq!(told, ["other"]);
+    assert!(outgoing[0].views.is_empty() && outgoing[0].applied.is_empty());
+    assert!(!table.forget_services(is_kept));
+}
+
+#[test]
 fn at_most_ten_laggards_are_named() {
     let mut table = Table::new("leader", 0);
     for n in 0..30 {

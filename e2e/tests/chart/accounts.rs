@@ -5,6 +5,8 @@
 mod autoscalers;
 #[path = "accounts/keys.rs"]
 mod keys;
+#[path = "accounts/splits.rs"]
+mod splits;
 #[path = "accounts/workloads.rs"]
 mod workloads;
 
@@ -120,19 +122,19 @@ fn upgrade(log_filter: &str) {
 
 /// A client that acts as one of our accounts.
 async fn account(role: &str) -> Client {
+    let user = format!("system:serviceaccount:{SYSTEM}:sluice-{role}");
+    acting_as(&user, &["system:serviceaccounts", "system:authenticated"]).await
+}
+
+/// A client that acts as somebody else.
+async fn acting_as(user: &str, groups: &[&str]) -> Client {
     let mut config = config().await;
-    for (header, value) in [
-        (
-            "impersonate-user",
-            format!("system:serviceaccount:{SYSTEM}:sluice-{role}"),
-        ),
-        ("impersonate-group", "system:serviceaccounts".to_owned()),
-        ("impersonate-group", "system:authenticated".to_owned()),
-    ] {
+    let groups = groups.iter().map(|&group| ("impersonate-group", group));
+    for (header, value) in [("impersonate-user", user)].into_iter().chain(groups) {
         let header = HeaderName::from_static(header);
         config
             .headers
-            .push((header, HeaderValue::from_str(&value).unwrap()));
+            .push((header, HeaderValue::from_str(value).unwrap()));
     }
     Client::try_from(config).unwrap()
 }

@@ -121,14 +121,26 @@ async fn there_is_one_mesh_its_name_is_default_and_its_defaults_are_filled_in() 
             mesh("default", "{proxy: {resources: {memoryRequest: lots}}}"),
             "spec.proxy.resources.memoryRequest must be a quantity: write it like 10m or 32Mi",
         ),
+        (
+            mesh("default", "{defaultServiceExportTo: []}"),
+            "should have at least 1 items",
+        ),
+        (
+            mesh("default", "{defaultServiceExportTo: ['.', team_b]}"),
+            "spec.defaultServiceExportTo takes names of namespaces, '.' (the Service's own), '*' (all) and '~' (none)",
+        ),
+        (
+            mesh("default", "{defaultServiceExportTo: ['~', team-b]}"),
+            "'~' in spec.defaultServiceExportTo means that no namespace sees the Service: write it alone",
+        ),
     ];
     refused(&place, bad).await;
     let object = place.apply(&mesh("default", "{}")).await.unwrap();
     assert_eq!(
         object.data["spec"],
-        json!({"trustDomain": "cluster.local", "proxy": {}})
+        json!({"trustDomain": "cluster.local", "defaultServiceExportTo": ["*"], "proxy": {}})
     );
-    let full = "{proxy: {image: 'registry.example.com/sluice/proxy:0.2.0', resources: {cpuRequest: 10m, memoryRequest: 32Mi, memoryLimit: 64Mi}}}";
+    let full = "{defaultServiceExportTo: ['.', istio-ingress], proxy: {image: 'registry.example.com/sluice/proxy:0.2.0', resources: {cpuRequest: 10m, memoryRequest: 32Mi, memoryLimit: 64Mi}}}";
     let first = place.apply(&mesh("default", full)).await.unwrap();
     let second = place.apply(&mesh("default", full)).await.unwrap();
     assert_eq!(

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  Service ─────┐
-//!  EndpointSlice┤ apply_*   ┌───────┐ resolve  ┌──────┐ compile  ┌──────────┐
-//!  Pod ─────────┼─────────▶ │ World │────────▶ │ Plan │────────▶ │ Resource │──▶ sessions
-//!  TrafficSplit ┘  │        └───────┘ by name  └──────┘ version  └──────────┘
+//!  EndpointSlice┤ apply_*   ┌───────┐ resolve  ┌──────┐ compile  ┌──────────┐ sight
+//!  Pod ─────────┼─────────▶ │ World │────────▶ │ Plan │────────▶ │ Resource │──────▶ sessions
+//!  TrafficSplit ┤  │        └───────┘ by name  └──────┘ version  └──────────┘
+//!  Mesh ────────┘  │
 //!                  └─▶ names that may have changed ◀── eject
 //! ```
 //!
@@ -19,6 +20,9 @@
 //!   too: nothing that a route in force still names goes away.
 //! - A pod is in at most one arm, and a pod that is being deleted is in none.
 //! - An eject only takes weight away, and only from its revision, up to its fence.
+//! - What a namespace may not see does not exist for it, under any name: the only way to a
+//!   resource is the sight of a namespace.
+//! - Nothing in one namespace gives a Service of another an endpoint, a weight or an arm.
 //! - A broken field of one object costs that object its effect, nobody else theirs.
 //! - Nothing is compiled for a name that nobody asked for.
 
@@ -27,9 +31,11 @@ mod facts;
 mod intern;
 mod plan;
 mod resolve;
+mod sight;
 mod status;
 mod world;
 
-pub use facts::{Eject, ObjectKey, PortProtocol};
+pub use facts::{Eject, ExportTo, ObjectKey, PortProtocol, WrongExportTo};
+pub use sight::Sight;
 pub use status::{SplitConflict, Standing, Stats};
 pub use world::{Input, World};

@@ -1,9 +1,5 @@
 //! What the world says about its objects.
 
-use std::collections::BTreeSet;
-
-use sluice_xds::Kind;
-
 use crate::{World, facts::ObjectKey};
 
 /// How a split stands with one of its Services.
@@ -85,20 +81,6 @@ impl World {
         }
         conflicts.sort_unstable();
         conflicts
-    }
-
-    /// The Services, as `NAMESPACE/NAME`, whose traffic a proxy with these subscriptions routes.
-    #[must_use]
-    pub fn services_view<'a>(
-        &self,
-        subscriptions: impl IntoIterator<Item = (Kind, &'a str)>,
-    ) -> BTreeSet<String> {
-        subscriptions
-            .into_iter()
-            .filter(|(kind, _)| matches!(kind, Kind::Listener | Kind::Route))
-            .filter_map(|(kind, name)| self.port_of(kind, name))
-            .map(|(service, _)| service.key.to_string())
-            .collect()
     }
 
     /// How much there is.

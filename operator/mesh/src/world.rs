@@ -11,12 +11,16 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use parking_lot::Mutex;
-use sluice_crds::TrafficSplit;
-use sluice_xds::{Kind, Resource, ResourceName, Resources};
+use sluice_crds::{Mesh, TrafficSplit};
+use sluice_xds::ResourceName;
 
 use crate::{
-    facts::{Eject, ObjectKey, PodFacts, ServiceFacts, SliceFacts, SplitAge, SplitFacts, Template},
+    facts::{
+        Audience, Eject, ExportTo, ObjectKey, PodFacts, ServiceFacts, SliceFacts, SplitAge,
+        SplitFacts, Template,
+    },
     intern::Interner,
+    sight::Compiled,
 };
 
 /// The kinds of objects that the world is made of.
@@ -30,6 +34,8 @@ pub enum Input {
     Pod,
     /// `sluice.dev/v1alpha1 TrafficSplit`.
     Split,
+    /// `sluice.dev/v1alpha1 Mesh`, which has no namespace.
+    Mesh,
 }
 
 /// The cluster as the mesh sees it.
@@ -40,6 +46,13 @@ pub enum Input {
 #[derive(Debug)]
 pub struct World {
     pub(crate) trust_domain: String,
+    /// The settings of the whole mesh, while there are any.
+    mesh: Option<ObjectKey>,
+    /// Who sees a Service that does not say so.
+    export_to: ExportTo,
+    audiences: Interner<Audience>,
+    /// Changes of who sees a Service that was known.
+    pub(crate) audience_changes: u64,
     pub(crate) services: HashMap<ObjectKey, ServiceFacts>,
     pub(crate) vips: HashMap<IpAddr, ObjectKey>,
     pub(crate) slices: HashMap<ObjectKey, SliceFacts>,
@@ -55,7 +68,7 @@ pub struct World {
     /// Service -> the splits that name it, the one that holds first.
     pub(crate) splits_of: HashMap<ObjectKey, BTreeMap<SplitAge, Arc<SplitFacts>>>,
     /// Compiled resources, of names that were asked for.
-    pub(crate) compiled: Mutex<HashMap<ResourceName, Arc<Resource>>>,
+    pub(crate) compiled: Mutex<HashMap<ResourceName, Compiled>>,
     pub(crate) generation: u64,
 }
 
@@ -65,6 +78,10 @@ impl World {
     pub fn new(trust_domain: impl Into<String>) -> Self {
         Self {
             trust_domain: trust_domain.into(),
+            mesh: None,
+            export_to: ExportTo::default(),
+            audiences: Interner::new(),
+            audience_changes: 0,
             services: HashMap::new(),
             vips: HashMap::new(),
             slices: HashMap::new(),
@@ -82,11 +99,20 @@ impl World {
 
     /// Takes in a Service that is new or has changed.
     pub fn apply_service(&mut self, service: &Service) -> Vec<ResourceName> {
-        match (ServiceFacts::of(service), ObjectKey::of(&service.metadata)) {
-            (Some(facts), Some(key)) => self.put_service(key, Some(facts)),
-            (None, Some(key)) => self.put_service(key, None),
-            (_, None) => Vec::new(),
-        }
+        let Some(key) = ObjectKey::of(&service.metadata) else {
+            return Vec::new();
+        };
+        let facts = ServiceFacts::of(service, &self.export_to, &mut self.audiences);
+        self.put_service(key, facts)
+    }
+
+    /// Takes in the settings of the mesh.
+    pub fn apply_mesh(&mut self, mesh: &Mesh) -> Vec<ResourceName> {
+        let entries = mesh.spec.default_service_export_to.iter();
+        let told = ExportTo::read(entries.map(String::as_str));
+        let name = mesh.metadata.name.as_ref();
+        self.mesh = name.map(|name| ObjectKey::new("", name));
+        self.put_export_to(told.unwrap_or(ExportTo::own()))
     }
 
     /// Takes in an EndpointSlice that is new or has changed.
@@ -144,6 +170,10 @@ impl World {
             Input::Slice => self.put_slice(key, None),
             Input::Pod => self.put_pod(key, None),
             Input::Split => self.put_split(key, None),
+            Input::Mesh => {
+                self.mesh = None;
+                self.put_export_to(ExportTo::default())
+            }
         }
     }
 
@@ -156,6 +186,7 @@ impl World {
             Input::Slice => self.slices.keys().cloned().collect(),
             Input::Pod => self.pods.keys().cloned().collect(),
             Input::Split => self.splits.keys().cloned().collect(),
+            Input::Mesh => self.mesh.iter().cloned().collect(),
         }
     }
 
@@ -177,6 +208,10 @@ impl World {
         }
         let mut touched = BTreeSet::new();
         if let Some(old) = self.services.remove(&key) {
+            let is_seen_as_before = facts
+                .as_ref()
+                .is_none_or(|new| new.audience == old.audience);
+            self.audience_changes += u64::from(!is_seen_as_before);
             touched.extend(old.resource_names());
             for vip in &old.vips {
                 // The address may be another's by now.
@@ -191,6 +226,24 @@ impl World {
             self.vips.extend(vips.map(|vip| (*vip, key.clone())));
             self.services.insert(key, new);
         }
+        self.touched(touched)
+    }
+
+    fn put_export_to(&mut self, export_to: ExportTo) -> Vec<ResourceName> {
+        if self.export_to == export_to {
+            return Vec::new();
+        }
+        let mut touched = BTreeSet::new();
+        for service in self.services.values_mut().filter(|s| s.by_default) {
+            let audience = export_to.audience(&service.key.namespace);
+            let audience = self.audiences.intern(audience);
+            if service.audience != audience {
+                service.audience = audience;
+                touched.extend(service.resource_names());
+            }
+        }
+        self.export_to = export_to;
+        self.audience_changes += 1;
         self.touched(touched)
     }
 
@@ -318,22 +371,6 @@ impl World {
             compiled.remove(name);
         }
         touched.into_iter().collect()
-    }
-}
-
-impl Resources for World {
-    fn get(&self, kind: Kind, name: &str) -> Option<Arc<Resource>> {
-        let key = ResourceName::new(kind, name);
-        if let Some(ready) = self.compiled.lock().get(&key) {
-            return Some(ready.clone());
-        }
-        let resource = Arc::new(self.resolve(kind, name)?.compile());
-        self.compiled.lock().insert(key, resource.clone());
-        Some(resource)
-    }
-
-    fn system_version(&self) -> String {
-        self.generation.to_string()
     }
 }
 

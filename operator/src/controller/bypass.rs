@@ -11,7 +11,13 @@ use parking_lot::Mutex;
 use sluice_evidence::{Arrivals, InboundCursor, Table};
 use tokio::time::Instant;
 
-use super::{Controller, facts::PodFacts, mapping, status::Fact, watches::Namespace};
+use super::{
+    Controller,
+    facts::{Key, PodFacts},
+    mapping,
+    status::Fact,
+    watches::Namespace,
+};
 
 /// Over which requests are counted.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -30,14 +36,19 @@ const DELAY: Duration = Duration::from_secs(3);
 /// The addresses of pods whose proxies are connected.
 #[derive(Default)]
 pub struct Meshed {
-    addresses: Mutex<HashMap<IpAddr, Instant>>,
+    /// When a pod was seen there last, and its uid.
+    addresses: Mutex<HashMap<IpAddr, (Instant, String)>>,
     /// How far the table was read for pods that were come to.
     read: Mutex<u64>,
 }
 
 impl Meshed {
-    fn has(&self, address: IpAddr) -> bool {
-        self.addresses.lock().contains_key(&address)
+    /// Whether requests from there to any of these Services (`NAMESPACE/NAME`) come through the
+    /// mesh. A proxy that may not see a Service passes requests to it on as they are.
+    fn has(&self, address: IpAddr, table: &Table, services: &[String]) -> bool {
+        let addresses = self.addresses.lock();
+        let pod = addresses.get(&address);
+        pod.is_some_and(|(_, uid)| table.routes(uid, services))
     }
 }
 
@@ -125,7 +136,8 @@ fn fact(shares: &Shares, source: &str) -> Fact {
         reason: "OutsideTheMesh",
         message: format!(
             "{:.0} % of the requests to its pods in the last minute came from outside the mesh, most of them from {source}: \
-             they are neither split nor judged. Inject a sidecar into their source, or send them through a Sluice gateway",
+             they are neither split nor judged. Inject a sidecar into their source, or send them through a Sluice gateway; \
+             where it has one, let its namespace see the Service (annotation networking.istio.io/exportTo)",
             (100.0 * share).max(1.0)
         ),
     }
@@ -138,7 +150,10 @@ impl Controller {
         let (connected, came_to) = self.hub.with_table(|table| {
             let connected = table.heard(CONNECTED_MS, self.hub.now_ms());
             let connected: Vec<_> = connected
-                .filter_map(|(namespace, name, uid)| self.address_of(namespace, name, uid))
+                .filter_map(|(namespace, name, uid)| {
+                    let address = self.address_of(namespace, name, uid)?;
+                    Some((address, (now, uid.to_owned())))
+                })
                 .collect();
             let mut read = self.meshed.read.lock();
             let came_to: Vec<_> = table
@@ -149,8 +164,8 @@ impl Controller {
             (connected, came_to)
         });
         let mut addresses = self.meshed.addresses.lock();
-        addresses.retain(|_, seen| now.duration_since(*seen) < REMEMBERED);
-        addresses.extend(connected.into_iter().map(|address| (address, now)));
+        addresses.retain(|_, (seen, _)| now.duration_since(*seen) < REMEMBERED);
+        addresses.extend(connected);
         drop(addresses);
         for pod in came_to {
             for key in mapping::of_pod(&self.world, &self.own_namespace, &pod) {
@@ -169,6 +184,7 @@ impl Controller {
     /// when to look again.
     pub(super) fn bypassed(
         &self,
+        key: &Key,
         namespace: &Namespace,
         services: &[String],
         bypass: &mut Bypass,
@@ -177,11 +193,15 @@ impl Controller {
         // A leader that has not heard of every proxy yet would take their pods for outsiders.
         if bypass.is_due(now) && self.relay_is_complete() {
             let pods = governed(namespace, services);
-            self.hub.with_table(|table| {
+            let names: Vec<_> = services
+                .iter()
+                .map(|name| format!("{}/{name}", key.namespace))
+                .collect();
+            let shares = self.hub.with_table(|table| {
                 let with_proxy = pods.filter(|uid| table.knows(uid));
                 bypass.sample(table, with_proxy, now);
+                bypass.shares(|address| self.meshed.has(address, table, &names))
             });
-            let shares = bypass.shares(|address| self.meshed.has(address));
             let is_known = bypass.told.is_some() || shares.all > 0;
             let source = shares.top.map(|address| self.name_of(address));
             let source = source.unwrap_or_default();
@@ -305,6 +325,27 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         scene.look(&[(NGINX, 100, 0)]);
         assert_eq!(scene.bypass.again(), None, "nothing to wait for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_that_does_not_see_the_service_brings_its_requests_from_outside() {
+        let mut table = Table::new("leader", 0);
+        for (uid, view) in [("sees", "shop/web"), ("blind", "shop/other")] {
+            let entry = ProxyEntry {
+                pod_uid: uid.to_owned(),
+                views: vec![view.to_owned()],
+                ..ProxyEntry::default()
+            };
+            table.merge("serving", &entry, 0).unwrap();
+        }
+        let meshed = Meshed::default();
+        let at = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let pods = [(1, "sees"), (2, "blind"), (3, "unheard")];
+        let pods = pods.map(|(last, uid)| (at(last), (Instant::now(), uid.to_owned())));
+        meshed.addresses.lock().extend(pods);
+        let services = ["shop/web".to_owned()];
+        let has = [1, 2, 3, 4].map(|last| meshed.has(at(last), &table, &services));
+        assert_eq!(has, [true, false, false, false]);
     }
 
     #[tokio::test(start_paused = true)]

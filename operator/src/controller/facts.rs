@@ -15,6 +15,7 @@ use k8s_openapi::{
 use kube::api::DynamicObject;
 use serde_json::Value;
 use sluice_crds::{MeshRollout, TrafficSplit, names};
+use sluice_mesh::{ExportTo, WrongExportTo};
 use sluice_rollout::revision;
 
 /// Field manager of every write of ours.
@@ -190,6 +191,8 @@ pub struct ServiceFacts {
     pub meta: Meta,
     /// `spec.selector`; empty: it selects nothing by itself.
     pub selector: BTreeMap<String, String>,
+    /// What is wrong with its annotation `networking.istio.io/exportTo`.
+    pub wrong_export_to: Option<WrongExportTo>,
 }
 
 impl Meta {
@@ -346,9 +349,13 @@ impl ServiceFacts {
     #[must_use]
     pub fn of(object: &Service) -> Self {
         let selector = object.spec.as_ref().and_then(|spec| spec.selector.clone());
+        let annotations = object.metadata.annotations.as_ref();
+        let export_to = annotations.and_then(|all| all.get(names::EXPORT_TO));
+        let export_to = ExportTo::of_annotation(export_to.map(String::as_str));
         Self {
             meta: Meta::of(&object.metadata),
             selector: selector.unwrap_or_default(),
+            wrong_export_to: export_to.and_then(Result::err),
         }
     }
 

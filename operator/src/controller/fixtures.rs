@@ -76,6 +76,7 @@ pub fn service(name: &str, app: &str) -> ServiceFacts {
     ServiceFacts {
         meta: meta(name),
         selector: [("app".to_owned(), app.to_owned())].into(),
+        wrong_export_to: None,
     }
 }
 

@@ -22,6 +22,7 @@ pub mod cache;
 mod eject;
 pub mod events;
 pub mod evidence;
+mod exports;
 pub mod facts;
 #[cfg(test)]
 pub mod fixtures;
@@ -171,6 +172,7 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> anyhow::Resul
     tasks.spawn(controller.clone().follow_leadership());
     tasks.spawn(controller.clone().janitor());
     tasks.spawn(controller.clone().free_orphans());
+    tasks.spawn(controller.clone().tell_wrong_exports());
     let relay_end = shutdown.clone();
     tasks.spawn(leader::serve(listener, hub, certs, relay_end).map(|ended| {
         if let Err(error) = ended {

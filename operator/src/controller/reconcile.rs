@@ -24,6 +24,7 @@ use super::{
     act::{ActError, Writer, split_spec, split_status},
     bypass::Bypass,
     evidence::{Arrived, Evidence, standing},
+    exports,
     facts::{DeploymentFacts, Key, MANAGER, RolloutFacts, SplitFacts},
     observe::{observe, services_of},
     seen::{ASKING, Kind, PATIENCE, Write},
@@ -192,8 +193,9 @@ impl Controller {
             .or(memory.hindrance.clone());
         let mut facts = with_hindrance(facts, hindrance.as_deref());
         let services = &look.observation.services;
-        let (bypassed, bypass_at) = self.bypassed(&namespace, services, &mut memory.bypass);
+        let (bypassed, bypass_at) = self.bypassed(&key, &namespace, services, &mut memory.bypass);
         facts.extend(bypassed);
+        facts.extend(exports::fact(&namespace, services));
         let write = self.write_status(&look, Some(&policy), &decision.state, facts, memory);
         let figures_at = self.or_eject(&look, &decision.state, write).await?;
         self.tell(rollout, &decision);

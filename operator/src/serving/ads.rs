@@ -190,7 +190,7 @@ impl AdsStream {
             Content::Batches(batches) => {
                 let names = || batches.iter().flat_map(|batch| batch.iter());
                 self.session.changed(names());
-                // A Service that came or went gives names another meaning.
+                // A Service that came, went, or is seen by others gives names another meaning.
                 if names().any(|name| name.kind == Kind::Listener) {
                     self.update_view();
                 }
@@ -199,16 +199,16 @@ impl AdsStream {
     }
 
     fn update_view(&self) {
-        self.hub.view(
-            self.id,
-            &self.identity.pod_uid,
-            self.session.subscriptions(),
-        );
+        self.hub
+            .view(self.id, &self.identity, self.session.subscriptions());
     }
 
     async fn push(&mut self) -> Result<(), Status> {
         loop {
-            let response = self.session.poll(&*self.hub.world.read());
+            let response = {
+                let world = self.hub.world.read();
+                self.session.poll(&world.sight(&self.identity.namespace))
+            };
             let Some(response) = response else {
                 return Ok(());
             };

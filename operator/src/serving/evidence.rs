@@ -1,17 +1,22 @@
 //! The evidence service: takes reports in, and tells proxies that somebody listens.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::Stream;
 use sluice_evidence::{
     Identity,
     v1::{ProxyReport, Record, ServerNote, evidence_server::Evidence},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     auth::{Authenticator, prove},
@@ -25,6 +30,8 @@ const INTERVAL_TRYING_MS: u32 = 250;
 const INTERVAL_IDLE_MS: u32 = 5000;
 /// Proxies send at least every 3 s; who is silent for longer has gone without a word.
 const SILENCE: Duration = Duration::from_secs(15);
+/// Subscriptions come into view in a fraction of this.
+const LATE: Duration = Duration::from_secs(15);
 /// Most records of one stream that wait for their service to come into view.
 const MAX_WITHHELD: usize = 256;
 
@@ -54,6 +61,7 @@ impl Evidence for EvidenceService {
             process_start_ms: None,
             last: ProxyReport::default(),
             withheld: Withheld::default(),
+            named: false,
         };
         tokio::spawn(witness.run(request.into_inner(), notes, self.shutdown.clone()));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -69,12 +77,22 @@ struct Witness {
     /// The last report without its records.
     last: ProxyReport,
     withheld: Withheld,
+    /// Whether the log has said that it reports on what is outside of its view.
+    named: bool,
 }
 
 /// Records of services that are not in the proxy's view yet: a proxy that connects sends its
 /// subscriptions and its records at the same time.
 #[derive(Default)]
-struct Withheld(BTreeMap<(String, String, i64), Record>);
+struct Withheld(BTreeMap<(String, String, i64), Waiting>);
+
+/// A record that waits.
+struct Waiting {
+    record: Record,
+    since: Instant,
+    /// Whether it was counted as out of view.
+    counted: bool,
+}
 
 impl Witness {
     async fn run(
@@ -110,12 +128,12 @@ impl Witness {
         notes: &mpsc::Sender<Result<ServerNote, Status>>,
     ) -> Result<(), Status> {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        let mut heard = tokio::time::Instant::now();
+        let mut heard = Instant::now();
         loop {
             tokio::select! {
                 report = reports.message() => {
                     let Some(report) = report? else { return Ok(()) };
-                    heard = tokio::time::Instant::now();
+                    heard = Instant::now();
                     self.take_in(report)?;
                 }
                 _ = heartbeat.tick() => {
@@ -138,7 +156,10 @@ impl Witness {
             ));
         }
         self.hub.metrics.reports.inc();
-        let view = self.hub.view_of(&self.identity.pod_uid);
+        if let Some((parts, service)) = self.hub.strip(&self.identity, &mut report) {
+            self.out_of_view(parts, &service);
+        }
+        let view = self.hub.view_of(&self.identity);
         let records = std::mem::take(&mut report.records);
         self.last = report;
         self.withheld.add(records);
@@ -149,12 +170,28 @@ impl Witness {
         if self.withheld.0.is_empty() {
             return Ok(());
         }
-        let view = self.hub.view_of(&self.identity.pod_uid);
+        let view = self.hub.view_of(&self.identity);
         if self.withheld.any(&view) {
-            self.tell(&view)
-        } else {
-            Ok(())
+            self.tell(&view)?;
         }
+        if let Some((records, service)) = self.withheld.overdue() {
+            self.out_of_view(records, &service);
+        }
+        Ok(())
+    }
+
+    /// Counts what is not taken of the proxy's word, and names it once.
+    fn out_of_view(&mut self, parts: u64, service: &str) {
+        self.hub.metrics.out_of_view.inc_by(parts);
+        if std::mem::replace(&mut self.named, true) {
+            return;
+        }
+        warn!(
+            namespace = self.identity.namespace,
+            pod = self.identity.pod,
+            service,
+            "a proxy reports on a Service outside of its view: what it says of it is not taken"
+        );
     }
 
     /// The last report with the records that may be taken now.
@@ -169,7 +206,7 @@ impl Witness {
     }
 
     fn note(&self) -> ServerNote {
-        let view = self.hub.view_of(&self.identity.pod_uid);
+        let view = self.hub.view_of(&self.identity);
         let trying = self.hub.is_tried(&view);
         ServerNote {
             interval_ms: if trying {
@@ -198,8 +235,32 @@ impl Withheld {
                 record.revision.clone(),
                 record.fence,
             );
-            self.0.insert(key, record);
+            match self.0.entry(key) {
+                Entry::Occupied(mut held) => held.get_mut().record = record,
+                Entry::Vacant(place) => {
+                    place.insert(Waiting {
+                        record,
+                        since: Instant::now(),
+                        counted: false,
+                    });
+                }
+            }
         }
+    }
+
+    /// How many have waited for too long to be a matter of order, and the first one's Service;
+    /// each is counted once.
+    fn overdue(&mut self) -> Option<(u64, String)> {
+        let (mut records, mut first) = (0, None);
+        for ((service, ..), waiting) in &mut self.0 {
+            if waiting.counted || waiting.since.elapsed() < LATE {
+                continue;
+            }
+            waiting.counted = true;
+            records += 1;
+            first.get_or_insert_with(|| service.clone());
+        }
+        first.map(|service| (records, service))
     }
 
     fn any(&self, view: &View) -> bool {
@@ -215,6 +276,6 @@ impl Withheld {
             kept.pop_first();
         }
         self.0 = kept;
-        taken.into_values().collect()
+        taken.into_values().map(|waiting| waiting.record).collect()
     }
 }

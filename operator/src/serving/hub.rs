@@ -87,9 +87,16 @@ impl Hub {
 
     /// Changes the world, and wakes the streams that the change concerns.
     pub fn change(&self, change: impl FnOnce(&mut World) -> Vec<ResourceName>) {
-        let touched = change(&mut self.world.write());
+        let (touched, is_seen_as_before) = {
+            let mut world = self.world.write();
+            let before = world.audience_changes();
+            (change(&mut world), world.audience_changes() == before)
+        };
         if touched.is_empty() {
             return;
+        }
+        if !is_seen_as_before {
+            self.forget_denied();
         }
         let batch: Batch = touched.into();
         let streams = self.streams.lock();
@@ -102,6 +109,17 @@ impl Hub {
             if let Some(mailbox) = streams.mailboxes.get(id) {
                 mailbox.put(&batch);
             }
+        }
+    }
+
+    /// Proxies without a stream, too, are not waited for by Services that are kept from them.
+    fn forget_denied(&self) {
+        let world = self.world.read();
+        let is_denied = |identity: &Identity, service: &str| {
+            world.sight(&identity.namespace).is_denied(service)
+        };
+        if self.table.lock().forget_services(is_denied) {
+            self.table_changed.send_replace(());
         }
     }
 
@@ -219,10 +237,16 @@ impl Hub {
     pub(super) fn view<'a>(
         &self,
         id: SessionId,
-        pod_uid: &str,
+        identity: &Identity,
         subscriptions: impl Iterator<Item = (Kind, &'a str)>,
     ) {
-        let view = self.world.read().services_view(subscriptions);
+        let pod_uid = &identity.pod_uid;
+        let view = {
+            let world = self.world.read();
+            world
+                .sight(&identity.namespace)
+                .services_view(subscriptions)
+        };
         let mut streams = self.streams.lock();
         let views = streams.views.entry(pod_uid.to_owned()).or_default();
         if views.get(&id) == Some(&view) {
@@ -263,14 +287,14 @@ impl Hub {
             .set(i64::try_from(streams.mailboxes.len()).unwrap_or(i64::MAX));
     }
 
-    /// The services, as `NAMESPACE/NAME`, that a pod's streams at this replica route.
-    pub(super) fn view_of(&self, pod_uid: &str) -> View {
-        let streams = self.streams.lock();
-        match (streams.views.get(pod_uid), streams.departed.get(pod_uid)) {
-            (Some(views), _) => views.values().flatten().cloned().collect(),
-            (None, Some((view, since))) if since.elapsed() < DEPARTED => view.clone(),
-            (None, _) => View::new(),
-        }
+    /// The services, as `NAMESPACE/NAME`, that a pod's streams at this replica route, without
+    /// those that have been kept from it since.
+    pub(super) fn view_of(&self, identity: &Identity) -> View {
+        let mut view = self.streams.lock().view_of(&identity.pod_uid);
+        let world = self.world.read();
+        let sight = world.sight(&identity.namespace);
+        view.retain(|service| !sight.is_denied(service));
+        view
     }
 
     /// Whether any of these services has a candidate.
@@ -280,6 +304,29 @@ impl Hub {
             .values()
             .flatten()
             .any(|service| view.contains(service))
+    }
+
+    /// Takes out of a report what it says of Services that are kept from the proxy. Gives how
+    /// many parts that were, and the first of those Services.
+    pub(super) fn strip(
+        &self,
+        identity: &Identity,
+        report: &mut ProxyReport,
+    ) -> Option<(u64, String)> {
+        let world = self.world.read();
+        let sight = world.sight(&identity.namespace);
+        let (mut parts, mut first) = (0, None);
+        let mut is_taken = |service: &String| {
+            let is_denied = sight.is_denied(service);
+            if is_denied {
+                parts += 1;
+                first.get_or_insert_with(|| service.clone());
+            }
+            !is_denied
+        };
+        report.records.retain(|record| is_taken(&record.service));
+        report.applied.retain(|split| is_taken(&split.service));
+        first.map(|service| (parts, service))
     }
 
     /// Takes in a report whose records are all of services in `view`.
@@ -342,6 +389,14 @@ impl Hub {
 }
 
 impl Streams {
+    fn view_of(&self, pod_uid: &str) -> View {
+        match (self.views.get(pod_uid), self.departed.get(pod_uid)) {
+            (Some(views), _) => views.values().flatten().cloned().collect(),
+            (None, Some((view, since))) if since.elapsed() < DEPARTED => view.clone(),
+            (None, _) => View::new(),
+        }
+    }
+
     fn leave(&mut self, id: SessionId, name: &ResourceName) {
         let Some(subscribers) = self.subscribers.get_mut(name) else {
             return;

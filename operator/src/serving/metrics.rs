@@ -19,6 +19,8 @@ pub struct Metrics {
     pub refused: Family<TypeLabel, Counter>,
     /// Reports of proxies.
     pub reports: Counter,
+    /// What proxies said of Services outside of their view.
+    pub out_of_view: Counter,
     /// Splits whose candidate is off traffic by the leader's word alone.
     pub ejects: Gauge,
     /// Callers turned away.
@@ -53,6 +55,11 @@ impl Metrics {
             registry.register("sluice_ads_sent", "Resources and removals sent", it.sent);
             registry.register("sluice_ads_refused", "NACKs of proxies", it.refused);
             registry.register("sluice_evidence_reports", "Reports of proxies", it.reports);
+            registry.register(
+                "sluice_evidence_out_of_view",
+                "Parts of reports about Services outside of the proxy's view, which were not taken",
+                it.out_of_view,
+            );
             registry.register(
                 "sluice_ejected_splits",
                 "Splits whose candidate the leader took off traffic without the apiserver",

@@ -1,7 +1,7 @@
 //! The `serving` role: xDS and evidence for proxies, and the webhooks.
 //!
 //! ```text
-//!  Services, EndpointSlices, Pods, TrafficSplits ──watches──▶ Hub (World, sessions, Table)
+//!  Services, EndpointSlices, Pods, TrafficSplits, Mesh ──watches──▶ Hub (World, sessions, Table)
 //!                                                               │           ▲        │
 //!  proxies ══TLS, token══▶ auth ─▶ ads ◀──── names that changed ┘           │        └─▶ relay::sender
 //!                               └▶ evidence ── reports ─────────────────────┘
@@ -13,6 +13,8 @@
 //! - A change wakes the streams that subscribe to it and no other.
 //! - Nothing is served before the first whole list of every watch; afterwards what is known is
 //!   served, whether the apiserver answers or not.
+//! - A proxy sees what the namespace of its token may see; of the rest it is told no more than of
+//!   what does not exist, and what it says of it is not taken.
 //! - A record is taken only for a service that the same pod's subscriptions route.
 
 mod ads;

@@ -6,6 +6,7 @@ mod ejects;
 mod harness;
 mod relay;
 mod reports;
+mod tenants;
 
 use serde_json::json;
 use sluice_crds::TrafficSplit;

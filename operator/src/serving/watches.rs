@@ -12,7 +12,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
-use sluice_crds::TrafficSplit;
+use sluice_crds::{Mesh, TrafficSplit};
 use sluice_mesh::{Input, ObjectKey};
 use tokio::{sync::watch, task::JoinSet};
 use tracing::warn;
@@ -43,6 +43,9 @@ pub(super) fn follow(client: &Client, hub: &Arc<Hub>, tasks: &mut JoinSet<()>) -
         tasks,
         synced: Vec::new(),
     };
+    watches.start::<Mesh>(Input::Mesh, |hub, mesh| {
+        hub.change(|world| world.apply_mesh(mesh));
+    });
     watches.start::<Service>(Input::Service, |hub, service| {
         hub.change(|world| world.apply_service(service));
     });
@@ -119,7 +122,9 @@ async fn keep<K>(
     }
 }
 
+/// The namespace is empty for a kind that has none.
 fn key<K: Resource>(object: &K) -> Option<ObjectKey> {
     let meta = object.meta();
-    Some(ObjectKey::new(meta.namespace.clone()?, meta.name.clone()?))
+    let namespace = meta.namespace.clone().unwrap_or_default();
+    Some(ObjectKey::new(namespace, meta.name.clone()?))
 }

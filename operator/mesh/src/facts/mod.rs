@@ -1,5 +1,6 @@
 //! What is kept of the cluster's objects.
 
+mod audience;
 mod eject;
 mod pod;
 mod protocol;
@@ -11,6 +12,8 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+pub(crate) use audience::Audience;
+pub use audience::{ExportTo, WrongExportTo};
 pub use eject::Eject;
 pub(crate) use pod::{PodFacts, Template};
 pub use protocol::PortProtocol;

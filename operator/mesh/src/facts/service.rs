@@ -1,14 +1,16 @@
 //! What is kept of a Service.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use sluice_crds::names::EXPORT_TO;
 use sluice_xds::{
     Kind, ResourceName,
     names::{self, Arm, ClusterName},
 };
 
-use super::{ObjectKey, PortProtocol};
+use super::{Audience, ExportTo, ObjectKey, PortProtocol};
+use crate::intern::Interner;
 
 /// A Service with its TCP ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,10 @@ pub(crate) struct ServiceFacts {
     pub ipv6: bool,
     pub readiness: Readiness,
     pub ports: Vec<PortFacts>,
+    /// Which namespaces see it.
+    pub audience: Arc<Audience>,
+    /// Whether the mesh's default says so, and not the Service.
+    pub by_default: bool,
 }
 
 /// Who knows which endpoints are ready.
@@ -43,7 +49,12 @@ pub(crate) struct PortFacts {
 
 impl ServiceFacts {
     /// None for a Service without endpoints of its own (ExternalName) or without a name.
-    pub(crate) fn of(service: &Service) -> Option<Self> {
+    /// `default` holds where it does not say who may see it.
+    pub(crate) fn of(
+        service: &Service,
+        default: &ExportTo,
+        audiences: &mut Interner<Audience>,
+    ) -> Option<Self> {
         let key = ObjectKey::of(&service.metadata)?;
         let spec = service.spec.as_ref()?;
         if spec.type_.as_deref() == Some("ExternalName") {
@@ -58,7 +69,16 @@ impl ServiceFacts {
         } else {
             Readiness::Pods
         };
+        let annotations = service.metadata.annotations.as_ref();
+        let annotation = annotations.and_then(|all| all.get(EXPORT_TO));
+        let told = ExportTo::of_annotation(annotation.map(String::as_str));
+        let by_default = told.is_none();
+        // Who wrote something wrong wanted to restrict: no other tenant sees more than meant.
+        let told = told.map(|told| told.unwrap_or(ExportTo::own()));
+        let audience = told.as_ref().unwrap_or(default).audience(&key.namespace);
         Some(Self {
+            audience: audiences.intern(audience),
+            by_default,
             host: names::fqdn(&key.namespace, &key.name),
             ipv6: match family {
                 Some(family) => family == "IPv6",

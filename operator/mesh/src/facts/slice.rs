@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::ObjectReference,
+    discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
+};
 
 use super::ObjectKey;
 
@@ -62,8 +65,10 @@ fn port(port: &EndpointPort) -> Option<(String, u16)> {
     Some((port.name.clone().unwrap_or_default(), number))
 }
 
-/// None for an endpoint that is on its way out. Of several addresses the first counts:
-/// consumers are told to look at no other.
+/// None for an endpoint that is on its way out, and for one that says it is a pod of another
+/// namespace: no controller writes such a thing, and it would give this Service another tenant's
+/// name, labels and readiness. Of several addresses the first counts: consumers are told to look
+/// at no other.
 fn member(namespace: &str, endpoint: &Endpoint) -> Option<Member> {
     let conditions = endpoint.conditions.as_ref();
     if conditions.and_then(|c| c.terminating) == Some(true) {
@@ -71,10 +76,14 @@ fn member(namespace: &str, endpoint: &Endpoint) -> Option<Member> {
     }
     let target = endpoint.target_ref.as_ref();
     let pod = target.filter(|target| target.kind.as_deref() == Some("Pod"));
-    let pod = pod.and_then(|target| {
-        let namespace = target.namespace.as_deref().unwrap_or(namespace);
-        Some(ObjectKey::new(namespace, target.name.as_deref()?))
-    });
+    let of_another = |target: &&ObjectReference| {
+        let told = target.namespace.as_deref();
+        told.is_some_and(|told| !told.is_empty() && told != namespace)
+    };
+    if pod.as_ref().is_some_and(of_another) {
+        return None;
+    }
+    let pod = pod.and_then(|target| Some(ObjectKey::new(namespace, target.name.as_deref()?)));
     Some(Member {
         address: endpoint.addresses.first()?.parse().ok()?,
         pod,

@@ -12,7 +12,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
-use sluice_crds::{SplitArm, TrafficSplit, TrafficSplitSpec};
+use sluice_crds::{Mesh, MeshSpec, SplitArm, TrafficSplit, TrafficSplitSpec, names};
 use sluice_mesh::ObjectKey;
 
 pub const NAMESPACE: &str = "shop";
@@ -27,6 +27,15 @@ fn meta(name: &str) -> ObjectMeta {
 
 pub fn key(name: &str) -> ObjectKey {
     ObjectKey::new(NAMESPACE, name)
+}
+
+/// The settings of a mesh in which Services are seen by these unless they say otherwise.
+pub fn mesh(export_to: &[&str]) -> Mesh {
+    let spec = MeshSpec {
+        default_service_export_to: export_to.iter().map(|&entry| entry.to_owned()).collect(),
+        ..MeshSpec::default()
+    };
+    Mesh::new("default", spec)
 }
 
 pub fn time(seconds: i64) -> Time {
@@ -95,6 +104,12 @@ impl ServiceBuilder {
 
     pub fn with_family(mut self, family: &str) -> Self {
         self.spec().ip_families = Some(vec![family.to_owned()]);
+        self
+    }
+
+    pub fn export_to(mut self, value: &str) -> Self {
+        let annotations = self.0.metadata.annotations.get_or_insert_default();
+        annotations.insert(names::EXPORT_TO.to_owned(), value.to_owned());
         self
     }
 
@@ -213,6 +228,13 @@ impl SliceBuilder {
 
     pub fn address(self, address: &str, ready: bool) -> Self {
         self.member(None, address, ready)
+    }
+
+    /// The last endpoint says that its pod is of this namespace.
+    pub fn of_namespace(mut self, namespace: &str) -> Self {
+        let last = self.0.endpoints.last_mut().unwrap();
+        last.target_ref.as_mut().unwrap().namespace = Some(namespace.to_owned());
+        self
     }
 
     pub fn terminating(mut self) -> Self {

@@ -1,6 +1,6 @@
 //! What a proxy sees of a world.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use envoy_types::pb::envoy::{
     config::{
@@ -24,10 +24,15 @@ use sluice_xds::{
     unpack,
 };
 
+use crate::fixtures::NAMESPACE;
+
+/// The resource as the Service's own namespace sees it.
+pub fn get(world: &World, kind: Kind, name: &str) -> Option<Arc<Resource>> {
+    world.sight(NAMESPACE).get(kind, name)
+}
+
 pub fn version(world: &World, kind: Kind, name: &str) -> Option<String> {
-    world
-        .get(kind, name)
-        .map(|resource| resource.version.clone())
+    get(world, kind, name).map(|resource| resource.version.clone())
 }
 
 fn message<M: prost::Message + prost::Name + Default>(
@@ -35,7 +40,7 @@ fn message<M: prost::Message + prost::Name + Default>(
     kind: Kind,
     name: &str,
 ) -> Option<M> {
-    world.get(kind, name).map(|r| unpack(&r.body).unwrap())
+    get(world, kind, name).map(|r| unpack(&r.body).unwrap())
 }
 
 pub fn listener(world: &World, name: &str) -> Option<Listener> {

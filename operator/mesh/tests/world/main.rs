@@ -8,11 +8,12 @@ mod fixtures;
 mod look;
 mod random;
 mod snapshot;
+mod tenants;
 mod weights;
 
 use fixtures::{NAMESPACE, pod, service, slice, split};
 use sluice_mesh::{Input, World};
-use sluice_xds::{Kind, Limits, Resources, ServerSession};
+use sluice_xds::{Kind, Limits, ServerSession};
 
 const HOST: &str = "cart.shop.svc.cluster.local";
 const ROUTE: &str = "cart.shop.svc.cluster.local:80";
@@ -69,17 +70,16 @@ fn an_address_or_port_that_is_no_service_does_not_exist() {
         "outbound/CART.shop.svc.cluster.local:80",
         "outbound",
     ] {
-        assert!(world.get(Kind::Listener, name).is_none(), "{name}");
+        assert!(look::get(&world, Kind::Listener, name).is_none(), "{name}");
     }
+    assert!(look::get(&world, Kind::Route, "user.shop.svc.cluster.local:80").is_none());
     assert!(
-        world
-            .get(Kind::Route, "user.shop.svc.cluster.local:80")
-            .is_none()
-    );
-    assert!(
-        world
-            .get(Kind::Cluster, "outbound|81||cart.shop.svc.cluster.local")
-            .is_none()
+        look::get(
+            &world,
+            Kind::Cluster,
+            "outbound|81||cart.shop.svc.cluster.local"
+        )
+        .is_none()
     );
 }
 
@@ -87,12 +87,8 @@ fn an_address_or_port_that_is_no_service_does_not_exist() {
 fn a_headless_service_has_no_listener_by_address() {
     let mut world = cart();
     world.apply_service(&service("cart").headless().port("http", 80).build());
-    assert!(world.get(Kind::Listener, "outbound/10.96.0.1:80").is_none());
-    assert!(
-        world
-            .get(Kind::Listener, &format!("outbound/{HOST}:80"))
-            .is_some()
-    );
+    assert!(look::get(&world, Kind::Listener, "outbound/10.96.0.1:80").is_none());
+    assert!(look::get(&world, Kind::Listener, &format!("outbound/{HOST}:80")).is_some());
 }
 
 #[test]
@@ -102,17 +98,17 @@ fn a_service_of_both_families_has_a_listener_for_each_address() {
     both.spec.as_mut().unwrap().cluster_ips = Some(addresses.into());
     let mut world = cart();
     world.apply_service(&both);
-    assert!(world.get(Kind::Listener, "outbound/10.96.0.1:80").is_some());
-    assert!(world.get(Kind::Listener, "outbound/[fd00::1]:80").is_some());
+    assert!(look::get(&world, Kind::Listener, "outbound/10.96.0.1:80").is_some());
+    assert!(look::get(&world, Kind::Listener, "outbound/[fd00::1]:80").is_some());
 }
 
 #[test]
 fn an_external_name_and_a_udp_port_are_not_served() {
     let mut world = cart();
     world.apply_service(&service("cart").vip("10.96.0.1").udp("dns", 80).build());
-    assert!(world.get(Kind::Listener, "outbound/10.96.0.1:80").is_none());
+    assert!(look::get(&world, Kind::Listener, "outbound/10.96.0.1:80").is_none());
     world.apply_service(&service("cart").external_name().port("http", 80).build());
-    assert!(world.get(Kind::Cluster, WHOLE).is_none());
+    assert!(look::get(&world, Kind::Cluster, WHOLE).is_none());
 }
 
 #[test]
@@ -152,7 +148,7 @@ fn a_removed_service_takes_all_its_resources_with_it() {
     let gone = world.remove(Input::Service, &fixtures::key("cart"));
     assert_eq!(gone.len(), 3 + 3 + 2 + 1);
     for name in gone {
-        assert!(world.get(name.kind, &name.name).is_none(), "{name}");
+        assert!(look::get(&world, name.kind, &name.name).is_none(), "{name}");
     }
 }
 
@@ -178,8 +174,8 @@ fn applying_an_object_again_touches_nothing() {
 fn nothing_is_compiled_that_nobody_asked_for() {
     let world = cart();
     assert_eq!(world.stats().compiled, 0);
-    world.get(Kind::Route, ROUTE);
-    world.get(Kind::Route, "nobody.shop.svc.cluster.local:80");
+    look::get(&world, Kind::Route, ROUTE);
+    look::get(&world, Kind::Route, "nobody.shop.svc.cluster.local:80");
     assert_eq!(world.stats().compiled, 1);
     world.trim(|_| false);
     assert_eq!(world.stats().compiled, 0);
@@ -194,7 +190,11 @@ fn the_view_of_a_proxy_is_the_services_whose_traffic_it_routes() {
         (Kind::Route, ROUTE),
         (Kind::Cluster, WHOLE),
     ];
-    let view: Vec<_> = world.services_view(subscriptions).into_iter().collect();
+    let view: Vec<_> = world
+        .sight(NAMESPACE)
+        .services_view(subscriptions)
+        .into_iter()
+        .collect();
     assert_eq!(view, [format!("{NAMESPACE}/cart")]);
 }
 
@@ -217,11 +217,11 @@ fn a_session_gets_one_response_for_one_weight_change() {
         };
         session.handle_request(request).unwrap();
     }
-    while session.poll(&world).is_some() {}
+    while session.poll(&world.sight(NAMESPACE)).is_some() {}
     let changed = world.apply_split(&split("cart", "cart").weight(25).fence(2).build());
     session.changed(&changed);
-    let response = session.poll(&world).unwrap();
+    let response = session.poll(&world.sight(NAMESPACE)).unwrap();
     assert_eq!(response.type_url, Kind::Route.type_url());
     assert_eq!(response.resources.len(), 1);
-    assert!(session.poll(&world).is_none());
+    assert!(session.poll(&world.sight(NAMESPACE)).is_none());
 }

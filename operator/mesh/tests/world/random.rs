@@ -8,14 +8,11 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use proptest::prelude::*;
-use sluice_crds::TrafficSplit;
+use sluice_crds::{Mesh, TrafficSplit};
 use sluice_mesh::{Input, World};
-use sluice_xds::{Kind, ResourceName, names};
+use sluice_xds::{Kind, ResourceName, Resources, names};
 
-use crate::{
-    fixtures::{key, pod, service, slice, split},
-    look,
-};
+use crate::fixtures::{NAMESPACE, key, mesh, pod, service, slice, split};
 
 /// Always boxed.
 #[derive(Debug, Clone)]
@@ -25,6 +22,7 @@ enum Object {
     Slice(EndpointSlice),
     Pod(Pod),
     Split(TrafficSplit),
+    Mesh(Mesh),
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +36,10 @@ const SLICES: [&str; 3] = ["slice-1", "slice-2", "slice-3"];
 const PODS: [&str; 3] = ["pod-1", "pod-2", "pod-3"];
 const SPLITS: [&str; 3] = ["split-1", "split-2", "split-3"];
 const VIPS: [&str; 3] = ["10.96.0.1", "10.96.0.2", "None"];
+/// Who looks: the Services' own namespace and another.
+const VIEWERS: [&str; 2] = [NAMESPACE, "other"];
+/// What a Service may say of who sees it; empty: the mesh's default.
+const EXPORTS: [&str; 5] = ["", "*", ".", "~", "other"];
 const PORT_NAMES: [&str; 3] = ["http", "tcp", "web"];
 
 fn one<T: Clone + std::fmt::Debug + 'static>(of: &'static [T]) -> impl Strategy<Value = T> {
@@ -45,12 +47,18 @@ fn one<T: Clone + std::fmt::Debug + 'static>(of: &'static [T]) -> impl Strategy<
 }
 
 fn a_service() -> impl Strategy<Value = Step> {
-    let shape = (one(&SERVICES), one(&PORT_NAMES), any::<bool>());
-    shape.prop_map(|(name, port, headless)| {
+    let shape = (
+        one(&SERVICES),
+        one(&PORT_NAMES),
+        any::<bool>(),
+        one(&EXPORTS),
+    );
+    shape.prop_map(|(name, port, headless, export_to)| {
         // Addresses belong to one Service each, as the apiserver sees to.
         let own = SERVICES.iter().position(|one| *one == name).unwrap();
         let vip = if headless { "None" } else { VIPS[own] };
-        let built = service(name).vip(vip).port(port, 80).build();
+        let built = service(name).vip(vip).port(port, 80);
+        let built = built.export_to(export_to).build();
         Step::Apply(name, Box::new(Object::Service(built)))
     })
 }
@@ -94,14 +102,20 @@ fn a_split() -> impl Strategy<Value = Step> {
     })
 }
 
+fn a_mesh() -> impl Strategy<Value = Step> {
+    one(&EXPORTS[1..])
+        .prop_map(|entry| Step::Apply("default", Box::new(Object::Mesh(mesh(&[entry])))))
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let remove = prop_oneof![
         one(&SERVICES).prop_map(|name| Step::Remove(Input::Service, name)),
         one(&SLICES).prop_map(|name| Step::Remove(Input::Slice, name)),
         one(&PODS).prop_map(|name| Step::Remove(Input::Pod, name)),
         one(&SPLITS).prop_map(|name| Step::Remove(Input::Split, name)),
+        Just(Step::Remove(Input::Mesh, "default")),
     ];
-    prop_oneof![a_service(), a_slice(), a_pod(), a_split(), remove]
+    prop_oneof![a_service(), a_slice(), a_pod(), a_split(), a_mesh(), remove]
 }
 
 fn apply(world: &mut World, object: &Object) -> Vec<ResourceName> {
@@ -110,6 +124,7 @@ fn apply(world: &mut World, object: &Object) -> Vec<ResourceName> {
         Object::Slice(slice) => world.apply_slice(slice),
         Object::Pod(pod) => world.apply_pod(pod),
         Object::Split(split) => world.apply_split(split),
+        Object::Mesh(mesh) => world.apply_mesh(mesh),
     }
 }
 
@@ -119,11 +134,12 @@ fn input(object: &Object) -> Input {
         Object::Slice(_) => Input::Slice,
         Object::Pod(_) => Input::Pod,
         Object::Split(_) => Input::Split,
+        Object::Mesh(_) => Input::Mesh,
     }
 }
 
-/// Versions of every name there can be.
-fn versions(world: &World) -> BTreeMap<ResourceName, String> {
+/// Versions of every name there can be, by who looks.
+fn versions(world: &World) -> BTreeMap<(ResourceName, &'static str), String> {
     let mut all = Vec::new();
     for service in SERVICES {
         let host = names::fqdn("shop", service);
@@ -137,9 +153,15 @@ fn versions(world: &World) -> BTreeMap<ResourceName, String> {
     }
     let listeners = VIPS.iter().map(|vip| format!("outbound/{vip}:80"));
     all.extend(listeners.map(|name| (Kind::Listener, name)));
-    let versions = all.into_iter().filter_map(|(kind, name)| {
-        let version = look::version(world, kind, &name)?;
-        Some((ResourceName::new(kind, name), version))
+    let all = all
+        .into_iter()
+        .flat_map(|name| VIEWERS.map(|viewer| (name.clone(), viewer)));
+    let versions = all.filter_map(|((kind, name), viewer)| {
+        let resource = world.sight(viewer).get(kind, &name)?;
+        Some((
+            (ResourceName::new(kind, name), viewer),
+            resource.version.clone(),
+        ))
     });
     versions.collect()
 }
@@ -168,9 +190,13 @@ proptest! {
                 }
             };
             let after = versions(&world);
-            for name in before.keys().chain(after.keys()) {
-                let same = before.get(name) == after.get(name);
-                prop_assert!(same || touched.contains(name), "silent change of {name}");
+            for key in before.keys().chain(after.keys()) {
+                let (name, viewer) = key;
+                let same = before.get(key) == after.get(key);
+                prop_assert!(
+                    same || touched.contains(name),
+                    "silent change of {name} for {viewer}"
+                );
             }
 
             let mut fresh = World::new("cluster.local");
@@ -184,7 +210,13 @@ proptest! {
             prop_assert_eq!(versions(&fresh), after);
             prop_assert_eq!(fresh.split_conflicts(), world.split_conflicts());
         }
-        for input in [Input::Service, Input::Slice, Input::Pod, Input::Split] {
+        for input in [
+            Input::Service,
+            Input::Slice,
+            Input::Pod,
+            Input::Split,
+            Input::Mesh,
+        ] {
             for object in world.known(input) {
                 world.remove(input, &object);
             }

@@ -1,8 +1,13 @@
 //! All that is made of one Service, as it goes over the wire.
 
-use sluice_xds::{Kind, Resources};
+use sluice_xds::Kind;
 
-use crate::{CANDIDATE, ROUTE, fixtures::service, look::render, split_cart};
+use crate::{
+    CANDIDATE, ROUTE,
+    fixtures::service,
+    look::{self, render},
+    split_cart,
+};
 
 #[test]
 fn one_service_under_a_split() {
@@ -25,7 +30,7 @@ fn one_service_under_a_split() {
         (Kind::Endpoints, CANDIDATE),
     ];
     let rendered = names.map(|(kind, name)| {
-        let resource = world.get(kind, name).unwrap();
+        let resource = look::get(&world, kind, name).unwrap();
         format!("# {kind} {name}\n{}\n", render(kind, &resource))
     });
     insta::assert_snapshot!(rendered.join("\n"));

@@ -10,6 +10,7 @@ use crate::controller::{
     fixtures::{
         Build, autoscaler, deployment, pod, replica_set, rollout, rollout_of_versions, service,
     },
+    watches::World,
 };
 
 /// The Deployment `web` at revision `r2`, its stable ReplicaSet `web-1` of `r1`.
@@ -341,4 +342,46 @@ fn an_autoscaler_of_the_workload_that_somebody_else_sets_is_seen() {
         (unheld.name.as_str(), unheld.manager.as_str()),
         ("web", "kustomize-controller")
     );
+}
+
+#[test]
+fn a_rollout_reaches_nothing_of_another_namespace() {
+    let world = World::default();
+    world.deployments.put(deployment("web", "r2"));
+    world.services.put(service("web", "web"));
+    let mut theirs = replica_set("web-sluice-1").owned("Deployment", "web");
+    theirs.meta.namespace = "evil".to_owned();
+    world.replica_sets.put(theirs);
+    let mut pretender = pod("web-9").labelled("app", "web");
+    pretender.meta.namespace = "evil".to_owned();
+    world
+        .pods
+        .put(pretender.owned("ReplicaSet", "web-sluice-1"));
+
+    let see = |rollout: RolloutFacts| {
+        let namespace = world.namespace(&rollout.meta.namespace);
+        observe(
+            &rollout,
+            &namespace,
+            SplitView::default(),
+            EvidenceView::default(),
+        )
+    };
+    let evil = |mut rollout: RolloutFacts| {
+        rollout.meta.namespace = "evil".to_owned();
+        see(rollout)
+    };
+    let seen = evil(rollout("web", "web"));
+    assert_eq!((seen.workload, seen.services), (Workload::Missing, vec![]));
+    let names = ["shop/web", "web", "web.shop"];
+    let seen = evil(rollout_of_versions("web", &names));
+    assert_eq!((seen.workload, seen.services), (Workload::Missing, vec![]));
+    assert_eq!(seen.missing_services, names);
+
+    // Nor does what they have there count here, whoever it says that it belongs to.
+    let Workload::Deployment(view) = see(rollout("web", "web")).workload else {
+        panic!("no Deployment");
+    };
+    assert_eq!(view.running, []);
+    assert_eq!((view.candidate, view.leftovers), (None, vec![]));
 }

@@ -13,6 +13,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use serde_json::{Value, json};
+use sluice_crds::names;
 use sluice_evidence::Identity;
 use sluice_xds::Kind;
 use tokio::{io::DuplexStream, sync::mpsc};
@@ -115,6 +116,14 @@ impl Harness {
         self.hub.change(|world| {
             world.apply_slice(&parse::<EndpointSlice>(slice(&[("reviews-1", "10.0.0.1")])))
         });
+    }
+
+    /// The Service `reviews` is seen by these.
+    pub fn export(&self, to: &str) {
+        let mut object = service("reviews");
+        object["metadata"]["annotations"] = json!({names::EXPORT_TO: to});
+        self.hub
+            .change(|world| world.apply_service(&parse::<Service>(object)));
     }
 
     /// The split of `reviews` at this weight.

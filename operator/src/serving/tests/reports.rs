@@ -18,12 +18,12 @@ use super::harness::{Harness, authorize};
 
 const LISTENER: &str = "outbound/10.96.0.7:80";
 
-struct Reports {
-    reports: mpsc::Sender<ProxyReport>,
+pub(super) struct Reports {
+    pub reports: mpsc::Sender<ProxyReport>,
     notes: Streaming<ServerNote>,
 }
 
-async fn open(channel: Channel, token: &str) -> Reports {
+pub(super) async fn open(channel: Channel, token: &str) -> Reports {
     let (reports, receiver) = mpsc::channel(16);
     let mut request = Request::new(ReceiverStream::new(receiver));
     authorize(&mut request, token);
@@ -35,7 +35,7 @@ async fn open(channel: Channel, token: &str) -> Reports {
     Reports { reports, notes }
 }
 
-fn report(coined: u64) -> ProxyReport {
+pub(super) fn report(coined: u64) -> ProxyReport {
     ProxyReport {
         process_start_ms: 7,
         applied: vec![AppliedSplit {
@@ -58,7 +58,7 @@ fn report(coined: u64) -> ProxyReport {
 }
 
 /// The one entry of the table, once it satisfies this.
-async fn entry(harness: &Harness, wanted: impl Fn(&ProxyEntry) -> bool) -> ProxyEntry {
+pub(super) async fn entry(harness: &Harness, wanted: impl Fn(&ProxyEntry) -> bool) -> ProxyEntry {
     let mut changes = harness.hub.table_changes();
     loop {
         if let [entry] = harness.hub.outgoing(0).0.as_slice()
