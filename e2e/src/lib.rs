@@ -8,9 +8,10 @@
 //! **Invariants**
 //! - The load goes to one address in a network that the run made itself, and stops by itself.
 //! - Every request is accounted for: sent = ok + failed + lost.
-//! - Nothing here is a mock but what `faults` names as one: what is not there fails with a
+//! - Nothing here is a mock but what `faults` and `scale` name as one: what is not there fails with a
 //!   sentence that tells how to get it.
 
+pub mod audit;
 pub mod bench;
 pub mod faults;
 pub mod files;
@@ -20,6 +21,7 @@ pub mod load;
 pub mod observer;
 pub mod repo;
 pub mod report;
+pub mod scale;
 pub mod story;
 mod teller;
 pub mod view;

@@ -1,13 +1,14 @@
-//! `sluice-e2e`: plays the demo's story on a cluster that is up. Started by `cargo xtask demo`.
+//! `sluice-e2e`: plays the demo's story on a cluster that is up, and measures. Started by `cargo
+//! xtask demo` and `cargo xtask bench`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
-use sluice_e2e::bench::Bench;
+use sluice_e2e::bench::{Bench, write_json};
 use sluice_e2e::report::Report;
+use sluice_e2e::scale;
 use sluice_e2e::story::{self, Stage};
 
 #[derive(Parser)]
@@ -37,6 +38,14 @@ enum Command {
         /// How many.
         #[arg(long, default_value_t = 10)]
         runs: u32,
+        /// Where to write the figures as JSON.
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
+    /// Measures what very many rollouts and proxies cost.
+    Scale {
+        #[command(flatten)]
+        options: scale::Options,
         /// Where to write the figures as JSON.
         #[arg(long)]
         report: Option<PathBuf>,
@@ -96,7 +105,7 @@ async fn main() -> Result<()> {
         } => {
             let told = story::play(&place.into()).await?;
             println!("\n{}\n\n{}", told.timeline(), told.table());
-            write(report, &told)?;
+            write_json(report.as_deref(), &told)?;
             judge(&told, strict)
         }
         Command::Rollbacks {
@@ -108,17 +117,14 @@ async fn main() -> Result<()> {
             println!("\n{}", told.table());
             let bench = Bench::of_rollbacks(&told);
             println!("\n{}", bench.table());
-            write(report, &bench)
+            write_json(report.as_deref(), &bench)
+        }
+        Command::Scale { options, report } => {
+            let bench = scale::run(&options).await?;
+            println!("\n{}", bench.table());
+            write_json(report.as_deref(), &bench)
         }
     }
-}
-
-fn write(target: Option<PathBuf>, report: &impl Serialize) -> Result<()> {
-    let Some(path) = target else { return Ok(()) };
-    std::fs::write(&path, serde_json::to_vec_pretty(report)?)
-        .with_context(|| format!("writing {}", path.display()))?;
-    println!("report: {}", path.display());
-    Ok(())
 }
 
 fn judge(report: &Report, strict: bool) -> Result<()> {

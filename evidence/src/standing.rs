@@ -39,16 +39,18 @@ impl Table {
                 continue;
             }
             standing.expected += 1;
-            let who = format!("{}/{}", life.identity.namespace, life.identity.pod);
+            let who = || format!("{}/{}", life.identity.namespace, life.identity.pod);
             let silent = now.saturating_sub(seat.contact_ms);
             if silent > AWAY_AFTER_MS {
                 standing.away += 1;
-                absent.push(format!("{who}: not heard of for {} s", silent / 1000));
+                if absent.len() < MAX_LAGGARDS {
+                    absent.push(format!("{}: not heard of for {} s", who(), silent / 1000));
+                }
                 continue;
             }
             let refusal = refusal(seat, &needle);
             if standing.refusal.is_none() {
-                standing.refusal = refusal.as_ref().map(|what| format!("{who} {what}"));
+                standing.refusal = refusal.as_ref().map(|what| format!("{} {what}", who()));
             }
             let has = seat.applied.get(service);
             if has.is_some_and(|&has| has >= fence) {
@@ -61,7 +63,7 @@ impl Table {
                     Some(has) => format!("routes by fence {has}"),
                     None => "has no route of it yet".to_owned(),
                 });
-                standing.laggards.push(format!("{who}: {why}"));
+                standing.laggards.push(format!("{}: {why}", who()));
             }
         }
         let room = MAX_LAGGARDS - standing.laggards.len();

@@ -23,6 +23,7 @@ pub mod history;
 pub mod kubelet;
 pub mod lane;
 pub mod layer;
+pub mod objects;
 pub mod operator;
 pub mod picture;
 pub mod plan;

@@ -72,7 +72,7 @@ impl Process {
             .args(["--pod-name", &self.role.pod, "--pod-ip", &self.role.ip])
             .args(["--telemetry-port", &self.role.telemetry_port.to_string()])
             .env("KUBECONFIG", &self.role.kubeconfig)
-            .env("RUST_LOG", "info,sluice_operator=debug")
+            .env("RUST_LOG", log_filter())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -127,6 +127,12 @@ impl Process {
         Ok(())
     }
 
+    /// Its process id; none when it has been killed.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.lock().as_ref().map(|running| running.0.id())
+    }
+
     /// The pod's name.
     #[must_use]
     pub fn pod(&self) -> &str {
@@ -145,7 +151,13 @@ fn append(path: &Path) -> Result<File> {
     opened.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The debug build of the operator.
+/// What it logs: RUST_LOG where it is set, as for measurements; else also what helps to find out
+/// why a test has failed.
+fn log_filter() -> String {
+    std::env::var("RUST_LOG").unwrap_or_else(|_| "info,sluice_operator=debug".to_owned())
+}
+
+/// The debug build of the operator, unless SLUICE_OPERATOR names another.
 fn program() -> PathBuf {
     std::env::var_os("SLUICE_OPERATOR").map_or_else(
         || {

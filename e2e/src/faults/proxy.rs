@@ -23,20 +23,24 @@ use sluice_evidence::v1::{
     AppliedSplit, ArmCounts, ProxyReport, Record, evidence_client::EvidenceClient,
 };
 use sluice_xds::{ClientSession, Event, Kind, metadata::RouteFacts, names};
-use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-/// How often requests are counted and reported.
+/// How often requests are counted and reported where nothing else is said.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What a proxy's clients ask for, and what they get.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Traffic {
-    /// Requests in each tick of 0.1 s.
+    /// Requests in each tick.
     pub requests: u64,
     /// Of 100 of the candidate's answers, so many are errors.
     pub candidate_errors: u64,
@@ -67,12 +71,13 @@ pub struct Access {
 }
 
 /// A proxy; it ends when the `JoinSet` that it was started in does.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Proxy(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     traffic: Mutex<Traffic>,
+    /// How often requests are counted and reported.
+    tick: Mutex<Duration>,
     held: Mutex<Held>,
     /// It takes no news of its control plane.
     is_deaf: AtomicBool,
@@ -83,7 +88,13 @@ struct Shared {
 impl Proxy {
     /// Starts a proxy.
     pub fn start(access: Access, tasks: &mut JoinSet<()>) -> Self {
-        let proxy = Self::default();
+        let proxy = Self(Arc::new(Shared {
+            traffic: Mutex::default(),
+            tick: Mutex::new(TICK),
+            held: Mutex::default(),
+            is_deaf: AtomicBool::default(),
+            records: Mutex::default(),
+        }));
         let running = proxy.clone();
         let started = jiff::Timestamp::now().as_millisecond().unsigned_abs();
         tasks.spawn(async move {
@@ -106,6 +117,11 @@ impl Proxy {
     /// From now on its clients ask for this.
     pub fn serve(&self, traffic: Traffic) {
         *self.0.traffic.lock() = traffic;
+    }
+
+    /// From now on it counts and reports this often.
+    pub fn pace(&self, tick: Duration) {
+        *self.0.tick.lock() = tick;
     }
 
     /// Whether it takes no news of its control plane; it goes on to report.
@@ -143,8 +159,7 @@ impl Proxy {
             .report(request)
             .await?
             .into_inner();
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = Instant::now();
         loop {
             tokio::select! {
                 response = responses.message(), if !self.0.is_deaf.load(Ordering::Relaxed) => {
@@ -159,7 +174,10 @@ impl Proxy {
                     note?.context("ended")?;
                     continue;
                 }
-                _ = ticks.tick() => self.count(),
+                () = sleep_until(due) => {
+                    due = Instant::now() + *self.0.tick.lock();
+                    self.count();
+                }
             }
             reports.send(self.report(started)).await?;
         }

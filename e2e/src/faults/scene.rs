@@ -1,12 +1,14 @@
 //! A namespace with a governed Deployment `web`, its Service, and two callers with proxies.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{Namespace, Pod, ServiceAccount},
+    core::v1::{Namespace, Pod},
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Resource,
     api::{DeleteParams, ListParams},
 };
 use serde::de::DeserializeOwned;
@@ -15,8 +17,9 @@ use sluice_crds::{MeshRollout, MeshRolloutStatus, TrafficSplit};
 use tokio::task::JoinSet;
 
 use super::{
+    objects,
     proxy::{Access, Proxy, Traffic},
-    stage::{Stage, apply, token, until},
+    stage::{Stage, apply, new_namespace, until},
 };
 
 /// Name of the Deployment, its Service and its MeshRollout.
@@ -34,6 +37,8 @@ pub struct Scene {
     pub namespace: String,
     /// The administrator's client, which no fault touches.
     pub admin: Client,
+    /// ClusterIP of the Service.
+    pub vip: IpAddr,
     /// The callers' proxies.
     pub proxies: Vec<Proxy>,
     _tasks: JoinSet<()>,
@@ -49,34 +54,25 @@ impl Scene {
         let mut scene = Self {
             namespace: namespace.to_owned(),
             admin: admin.clone(),
+            vip: IpAddr::from([0, 0, 0, 0]),
             proxies: Vec::new(),
             _tasks: JoinSet::new(),
         };
-        let object =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-        apply(&admin, &object).await?;
-        until("the namespace's account", async || {
-            Ok(scene.api::<ServiceAccount>().get_opt("default").await?)
-        })
-        .await?;
-        let service = scene.apply(&scene.service()).await?;
+        new_namespace(&admin, namespace).await?;
+        let service = scene.apply(&objects::service(APP)).await?;
         scene.deploy("v1").await?;
-        let vip = service.data["spec"]["clusterIP"]
+        scene.vip = service.data["spec"]["clusterIP"]
             .as_str()
             .context("no ClusterIP")?
             .parse()?;
         for number in 0..CALLERS {
             let name = format!("caller-{number}");
-            let pod = scene.apply(&scene.pod(&name)).await?;
-            let spec = json!({
-                "audiences": ["sluice.dev"],
-                "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod.uid()},
-            });
+            let pod = scene.apply(&objects::caller(&name)).await?;
             let access = Access {
                 port: stage.xds_port,
                 root: stage.root.clone(),
-                token: token(&admin, namespace, "default", &spec).await?,
-                service: (namespace.to_owned(), APP.to_owned(), vip, 80),
+                token: stage.token_of_pod(namespace, &pod).await?,
+                service: (namespace.to_owned(), APP.to_owned(), scene.vip, 80),
             };
             let proxy = Proxy::start(access, &mut scene._tasks);
             proxy.serve(Traffic {
@@ -110,8 +106,7 @@ impl Scene {
     /// # Errors
     /// The apiserver's sentence.
     pub async fn apply(&self, object: &Value) -> kube::Result<kube::api::DynamicObject> {
-        let mut object = object.clone();
-        object["metadata"]["namespace"] = json!(self.namespace);
+        let object = objects::within(&self.namespace, object.clone());
         apply(&self.admin, &object).await
     }
 
@@ -120,17 +115,7 @@ impl Scene {
     /// # Errors
     /// The apiserver does not take it, for long: the hold webhook may be on its way.
     pub async fn deploy(&self, version: &str) -> Result<()> {
-        let deployment = json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": APP},
-            "spec": {
-                "replicas": REPLICAS,
-                "selector": {"matchLabels": {"app": APP}},
-                "template": {
-                    "metadata": {"labels": {"app": APP}},
-                    "spec": {"containers": [{"name": "app", "image": format!("app:{version}")}]},
-                },
-            },
-        });
+        let deployment = objects::deployment(APP, version, REPLICAS);
         until("git's Deployment to be taken", async || {
             self.apply(&deployment).await?;
             Ok(Some(()))
@@ -143,15 +128,12 @@ impl Scene {
     /// # Errors
     /// The apiserver's sentence.
     pub async fn govern(&self, steps: Value, on_failure: Value) -> Result<()> {
-        let rollout = json!({
-            "apiVersion": "sluice.dev/v1alpha1", "kind": "MeshRollout", "metadata": {"name": APP},
-            "spec": {
-                "workload": {"name": APP},
-                "strategy": {"steps": steps},
-                "analysis": {"hold": "300ms"},
-                "onFailure": on_failure,
-            },
+        let spec = json!({
+            "strategy": {"steps": steps},
+            "analysis": {"hold": "300ms"},
+            "onFailure": on_failure,
         });
+        let rollout = objects::rollout(APP, spec);
         self.apply(&rollout).await?;
         Ok(())
     }
@@ -278,24 +260,6 @@ impl Scene {
         let _ = namespaces
             .delete(&self.namespace, &DeleteParams::default())
             .await;
-    }
-
-    fn service(&self) -> Value {
-        json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": APP},
-            "spec": {
-                "selector": {"app": APP},
-                "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
-            },
-        })
-    }
-
-    fn pod(&self, name: &str) -> Value {
-        json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "labels": {"app": "caller"}},
-            "spec": {"containers": [{"name": "app", "image": "caller:1"}]},
-        })
     }
 }
 

@@ -10,10 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use http::Request;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use kube::{
-    Api, Client, Config,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, TypeMeta},
+    Api, Client, Config, ResourceExt,
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams, TypeMeta},
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
@@ -26,9 +26,13 @@ use super::{
     clusters::{self, Cluster},
     kubelet,
     layer::Layer,
+    objects,
     operator::{Process, Role},
 };
-use crate::{helm, world::SYSTEM};
+use crate::{
+    helm,
+    world::{self, SYSTEM},
+};
 
 /// Name of the one serving replica.
 pub const SERVING: &str = "sluice-serving-0";
@@ -107,8 +111,9 @@ impl Stage {
         install(&admin, webhook_port).await?;
         let mut tasks = JoinSet::new();
         kubelet::start(admin.clone(), &mut tasks);
-        certificates(&admin, &server, &folder).await?;
-        announce_serving(&admin).await?;
+        // They last for longer than any test: nobody keeps them.
+        drop(certificates(&admin, &server, &folder).await?);
+        announce_serving(&admin, SERVING).await?;
         let arguments = [
             "serving".to_owned(),
             format!("--xds-port={xds_port}"),
@@ -149,10 +154,37 @@ impl Stage {
     /// The program is not built.
     pub async fn controller(&self, pod: &str) -> Result<Controller> {
         let layer = Layer::start(self.anonymous.clone()).await?;
+        let (process, ip) = self.start_controller(pod, Some(&layer)).await?;
+        layer.may_kill(&process);
+        Ok(Controller { process, layer, ip })
+    }
+
+    /// Starts a controller replica of this name with nothing between it and the apiserver, and
+    /// waits until it leads. Also its address.
+    ///
+    /// # Errors
+    /// The program is not built, or another leads.
+    pub async fn leader(&self, pod: &str) -> Result<(Process, String)> {
+        let started = self.start_controller(pod, None).await?;
+        until("the controller to lead", async || {
+            Ok((world::leader(&self.admin).await? == pod).then_some(()))
+        })
+        .await?;
+        Ok(started)
+    }
+
+    async fn start_controller(
+        &self,
+        pod: &str,
+        layer: Option<&Layer>,
+    ) -> Result<(Process, String)> {
         let ip = loopback_address();
-        let kubeconfig =
-            self.server
-                .kubeconfig(&self.admin, "controller", &self.folder, Some((pod, &layer)));
+        let kubeconfig = self.server.kubeconfig(
+            &self.admin,
+            "controller",
+            &self.folder,
+            layer.map(|layer| (pod, layer)),
+        );
         let [telemetry_port, _, _] = free_ports()?;
         let process = Process::start(Role {
             arguments: vec!["controller".to_owned()],
@@ -162,8 +194,28 @@ impl Stage {
             telemetry_port,
             log: self.folder.join(format!("{pod}.log")),
         })?;
-        layer.may_kill(&process);
-        Ok(Controller { process, layer, ip })
+        Ok((process, ip))
+    }
+
+    /// Starts the ca role, and waits until all certificates are in place.
+    ///
+    /// # Errors
+    /// They do not come.
+    pub async fn ca(&self) -> Result<Process> {
+        certificates(&self.admin, &self.server, &self.folder).await
+    }
+
+    /// The token of a pod of the account `default`, as it is projected for its proxy.
+    ///
+    /// # Errors
+    /// There is no such pod.
+    pub async fn token_of_pod(&self, namespace: &str, pod: &DynamicObject) -> Result<String> {
+        let name = pod.name_any();
+        let spec = json!({
+            "audiences": ["sluice.dev"],
+            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod.uid()},
+        });
+        token(&self.admin, namespace, "default", &spec).await
     }
 
     /// Where the logs are.
@@ -222,8 +274,7 @@ impl Server {
 /// Service leads to loopback, and so does its port.
 async fn install(admin: &Client, webhook_port: u16) -> Result<()> {
     let rendered = helm::render(&[]).map_err(anyhow::Error::msg)?;
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}});
-    apply(admin, &namespace).await?;
+    apply(admin, &objects::namespace(SYSTEM)).await?;
     let mut documents = helm::parse(&rendered);
     let is_crd = |document: &Value| document["kind"] == "CustomResourceDefinition";
     documents.sort_by_key(|document| !is_crd(document));
@@ -250,8 +301,8 @@ async fn install(admin: &Client, webhook_port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Runs the ca role until the certificates are there.
-async fn certificates(admin: &Client, server: &Server, folder: &Path) -> Result<()> {
+/// Starts the ca role, and waits until the certificates are there.
+async fn certificates(admin: &Client, server: &Server, folder: &Path) -> Result<Process> {
     let [telemetry_port, _, _] = free_ports()?;
     let ca = Process::start(Role {
         arguments: vec!["ca".to_owned()],
@@ -263,15 +314,19 @@ async fn certificates(admin: &Client, server: &Server, folder: &Path) -> Result<
     })?;
     ready(telemetry_port)
         .await
-        .with_context(|| format!("the ca role is not ready:\n{}", ca.log()))
+        .with_context(|| format!("the ca role is not ready:\n{}", ca.log()))?;
+    Ok(ca)
 }
 
-/// The serving replica as the controller sees it: a pod that is Ready.
-async fn announce_serving(admin: &Client) -> Result<()> {
+/// A serving replica as the controller sees it: a pod that is Ready.
+///
+/// # Errors
+/// It does not become so.
+pub async fn announce_serving(admin: &Client, name: &str) -> Result<()> {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
-            "name": SERVING, "namespace": SYSTEM,
+            "name": name, "namespace": SYSTEM,
             "labels": {"app.kubernetes.io/component": "serving"},
         },
         "spec": {"containers": [{"name": "operator", "image": "none"}]},
@@ -283,7 +338,7 @@ async fn announce_serving(admin: &Client) -> Result<()> {
     let pods = Api::<Pod>::namespaced(admin.clone(), SYSTEM);
     until("the serving pod to be ready", async || {
         let conditions = pods
-            .get(SERVING)
+            .get(name)
             .await?
             .status
             .and_then(|status| status.conditions);
@@ -298,7 +353,7 @@ async fn announce_serving(admin: &Client) -> Result<()> {
 ///
 /// # Errors
 /// There is no such account.
-pub async fn token(admin: &Client, namespace: &str, account: &str, spec: &Value) -> Result<String> {
+async fn token(admin: &Client, namespace: &str, account: &str, spec: &Value) -> Result<String> {
     let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
     let body = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec,
@@ -318,18 +373,47 @@ pub async fn token(admin: &Client, namespace: &str, account: &str, spec: &Value)
 /// # Errors
 /// The apiserver's sentence.
 pub async fn apply(client: &Client, object: &Value) -> kube::Result<DynamicObject> {
+    let params = PatchParams::apply("git").force();
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    place_of(client, object)?
+        .patch(name, &params, &Patch::Apply(object))
+        .await
+}
+
+/// Makes an object that is not there yet.
+///
+/// # Errors
+/// The apiserver's sentence.
+pub async fn create(client: &Client, object: &Value) -> kube::Result<DynamicObject> {
+    let api = place_of(client, object)?;
+    let object = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+    api.create(&PostParams::default(), &object).await
+}
+
+/// Makes a namespace, and waits until pods can be made in it.
+///
+/// # Errors
+/// Its account does not come.
+pub async fn new_namespace(admin: &Client, name: &str) -> Result<()> {
+    apply(admin, &objects::namespace(name)).await?;
+    let accounts = Api::<ServiceAccount>::namespaced(admin.clone(), name);
+    until("the namespace's account", async || {
+        Ok(accounts.get_opt("default").await?)
+    })
+    .await?;
+    Ok(())
+}
+
+/// Where objects of its kind are, in its namespace.
+fn place_of(client: &Client, object: &Value) -> kube::Result<Api<DynamicObject>> {
     let types: TypeMeta =
         serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
     let resource = GroupVersionKind::try_from(&types).map(|gvk| ApiResource::from_gvk(&gvk));
     let resource = resource.map_err(|_| kube::Error::Service("no apiVersion or kind".into()))?;
-    let meta = &object["metadata"];
-    let api: Api<DynamicObject> = match meta["namespace"].as_str() {
+    Ok(match object["metadata"]["namespace"].as_str() {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
-    };
-    let params = PatchParams::apply("git").force();
-    let name = meta["name"].as_str().unwrap_or_default();
-    api.patch(name, &params, &Patch::Apply(object)).await
+    })
 }
 
 /// Asks again and again, until there is an answer.

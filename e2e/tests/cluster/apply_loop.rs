@@ -5,10 +5,10 @@ use std::{cell::Cell, collections::BTreeSet, time::Duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
 use serde_json::Value;
+use sluice_e2e::audit::{Audit, Event};
 
 use crate::{
     app::{deployment, governing, service},
-    audit::Audit,
     node::{self, say},
     place::{GIT, Place, within},
 };
@@ -63,7 +63,7 @@ async fn an_apply_each_second_makes_us_write_no_more_and_moves_no_field_to_anoth
 /// A rollout; with applies each second for at least so long in its middle and until its end.
 async fn roll_out(place: &Place, version: &str, seconds: Option<usize>) -> Traces {
     let deployment = deployment(APP, version, REPLICAS);
-    let audit = Audit::begin();
+    let mut audit = Audit::begin(&node::audit_log()).unwrap();
     let before = generation(place, &deployment).await;
     let revision = place.release(APP, version, REPLICAS).await;
     let is_over = Cell::new(seconds.is_none());
@@ -86,11 +86,16 @@ async fn roll_out(place: &Place, version: &str, seconds: Option<usize>) -> Trace
     };
     let ((), held) = tokio::join!(applies, rollout);
     place.wait_until_ready(APP, REPLICAS).await;
-    let writes = audit.writes(place).await;
-    let to_deployment = || {
-        let writes = writes.iter();
-        writes.filter(|write| write.what == "deployments" && write.name == APP)
+    let events = audit
+        .until_now(&place.client, &place.namespace)
+        .await
+        .unwrap();
+    let is_of_deployment = |event: &&Event| {
+        event.is_write()
+            && event.namespace == place.namespace
+            && (event.what == "deployments" && event.name == APP)
     };
+    let to_deployment = || events.iter().filter(is_of_deployment);
     Traces {
         applies: to_deployment()
             .filter(|w| !w.who.starts_with("system:"))

@@ -13,7 +13,6 @@ mod adoption;
 mod apiserver_away;
 mod app;
 mod apply_loop;
-mod audit;
 mod autoscaler;
 mod bad_input;
 mod busy;

@@ -69,7 +69,7 @@ impl Controller {
         // The watch may have ended before it showed our last write.
         let written = memory.written.clone();
         let newer = written.filter(|written| written.fence > shown.fence);
-        let state = newer.unwrap_or(shown);
+        let state = newer.map_or(shown, |newer| *newer);
         let namespace = self.world.namespace(&key.namespace);
         let look = self.observe(
             lapsed,

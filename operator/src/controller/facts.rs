@@ -3,8 +3,12 @@
 //! version of Sluice does not know still count, because templates are read as they came.
 
 mod autoscaler;
+mod labels;
+mod rollout;
 
 pub use autoscaler::AutoscalerFacts;
+pub use labels::Labels;
+pub use rollout::RolloutFacts;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -14,7 +18,7 @@ use k8s_openapi::{
 };
 use kube::api::DynamicObject;
 use serde_json::Value;
-use sluice_crds::{MeshRollout, TrafficSplit, names};
+use sluice_crds::{TrafficSplit, names};
 use sluice_mesh::{ExportTo, WrongExportTo};
 use sluice_rollout::revision;
 
@@ -56,7 +60,7 @@ pub struct Meta {
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Its controller.
     pub owner: Option<OwnerFact>,
 }
@@ -101,15 +105,6 @@ kept!(
     ServiceFacts
 );
 
-/// A MeshRollout, whole.
-#[derive(Clone, Debug)]
-pub struct RolloutFacts {
-    /// What every object has.
-    pub meta: Meta,
-    /// The object, without managedFields.
-    pub object: MeshRollout,
-}
-
 /// A TrafficSplit, whole.
 #[derive(Clone, Debug)]
 pub struct SplitFacts {
@@ -127,7 +122,7 @@ pub struct DeploymentFacts {
     /// Revision of its template.
     pub revision: String,
     /// Labels of its template.
-    pub template_labels: BTreeMap<String, String>,
+    pub template_labels: Labels,
     /// `spec.replicas`.
     pub replicas: i32,
     /// `spec.paused`.
@@ -190,7 +185,7 @@ pub struct ServiceFacts {
     /// What every object has.
     pub meta: Meta,
     /// `spec.selector`; empty: it selects nothing by itself.
-    pub selector: BTreeMap<String, String>,
+    pub selector: Labels,
     /// What is wrong with its annotation `networking.istio.io/exportTo`.
     pub wrong_export_to: Option<WrongExportTo>,
 }
@@ -216,7 +211,7 @@ impl Meta {
                 .as_ref()
                 .map_or(0, |time| time.0.as_millisecond()),
             deleting: meta.deletion_timestamp.is_some(),
-            labels: meta.labels.clone().unwrap_or_default(),
+            labels: meta.labels.clone().unwrap_or_default().into(),
             owner: { owner }.next(),
         }
     }
@@ -236,18 +231,6 @@ impl Meta {
         self.owner
             .as_ref()
             .is_some_and(|owner| owner.kind == kind && owner.uid == uid)
-    }
-}
-
-impl RolloutFacts {
-    /// Keeps a MeshRollout.
-    #[must_use]
-    pub fn of(mut object: MeshRollout) -> Self {
-        object.metadata.managed_fields = None;
-        Self {
-            meta: Meta::of(&object.metadata),
-            object,
-        }
     }
 }
 
@@ -272,7 +255,7 @@ impl DeploymentFacts {
         let meta = Meta::of(&object.metadata);
         Self {
             revision: revision::of_template(&spec["template"]),
-            template_labels: strings(&spec["template"]["metadata"]["labels"]),
+            template_labels: labels_of(&spec["template"]["metadata"]["labels"]),
             replicas: number(&spec["replicas"], 1),
             paused,
             paused_by_git: paused.then(|| pauser(&object.metadata)).flatten(),
@@ -354,15 +337,15 @@ impl ServiceFacts {
         let export_to = ExportTo::of_annotation(export_to.map(String::as_str));
         Self {
             meta: Meta::of(&object.metadata),
-            selector: selector.unwrap_or_default(),
+            selector: selector.unwrap_or_default().into(),
             wrong_export_to: export_to.and_then(Result::err),
         }
     }
 
     /// Whether its selector takes pods with these labels.
     #[must_use]
-    pub fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
-        !self.selector.is_empty() && self.selector.iter().all(|(k, v)| labels.get(k) == Some(v))
+    pub fn takes(&self, labels: &Labels) -> bool {
+        !self.selector.is_empty() && labels.contain(&self.selector)
     }
 }
 
@@ -468,11 +451,10 @@ fn condition<'a>(status: &'a Value, kind: &str, value: &str) -> Option<&'a Value
     conditions.find(|c| c["type"] == kind && c["status"] == value)
 }
 
-fn strings(value: &Value) -> BTreeMap<String, String> {
+fn labels_of(value: &Value) -> Labels {
     let entries = value.as_object().into_iter().flatten();
-    entries
-        .map(|(key, value)| (key.clone(), text(value)))
-        .collect()
+    let entries = entries.map(|(key, value)| (key.clone(), text(value)));
+    entries.collect::<BTreeMap<_, _>>().into()
 }
 
 fn text(value: &Value) -> String {

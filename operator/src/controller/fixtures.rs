@@ -1,9 +1,10 @@
 //! Objects for tests.
 
 use serde_json::{Value, json};
+use sluice_crds::MeshRolloutStatus;
 
 use super::facts::{
-    AutoscalerFacts, DeploymentFacts, Kept, Meta, OwnerFact, PodFacts, ReplicaSetFacts,
+    AutoscalerFacts, DeploymentFacts, Kept, Labels, Meta, OwnerFact, PodFacts, ReplicaSetFacts,
     RolloutFacts, ServiceFacts,
 };
 
@@ -35,6 +36,16 @@ pub fn rollout(name: &str, deployment: &str) -> RolloutFacts {
     rollout_with(name, json!({"workload": {"name": deployment}}))
 }
 
+/// The MeshRollout with this state.
+pub fn with_state(rollout: &RolloutFacts, state: Value) -> RolloutFacts {
+    let mut object = rollout.object.clone();
+    object.status = Some(MeshRolloutStatus {
+        state: Some(state),
+        ..MeshRolloutStatus::default()
+    });
+    RolloutFacts::of(object)
+}
+
 /// A MeshRollout of two subsets, `version: v1` and `version: v2`.
 pub fn rollout_of_versions(name: &str, services: &[&str]) -> RolloutFacts {
     let versions = json!({"label": "version", "stable": "v1", "candidate": "v2"});
@@ -46,7 +57,7 @@ pub fn deployment(name: &str, revision: &str) -> DeploymentFacts {
     DeploymentFacts {
         meta: meta(name),
         revision: revision.to_owned(),
-        template_labels: [("app".to_owned(), name.to_owned())].into(),
+        template_labels: Labels::default().with("app", name),
         replicas: 3,
         complete: true,
         ..DeploymentFacts::default()
@@ -75,7 +86,7 @@ pub fn pod(name: &str) -> PodFacts {
 pub fn service(name: &str, app: &str) -> ServiceFacts {
     ServiceFacts {
         meta: meta(name),
-        selector: [("app".to_owned(), app.to_owned())].into(),
+        selector: Labels::default().with("app", app),
         wrong_export_to: None,
     }
 }
@@ -107,9 +118,8 @@ pub trait Build: Kept + Sized {
 
     /// With a label.
     fn labelled(mut self, label: &str, value: &str) -> Self {
-        self.meta_mut()
-            .labels
-            .insert(label.to_owned(), value.to_owned());
+        let meta = self.meta_mut();
+        meta.labels = meta.labels.with(label, value);
         self
     }
 

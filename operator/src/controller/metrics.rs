@@ -16,6 +16,7 @@ pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
     phase: Family<PhaseLabels, Gauge>,
     weight: Family<RolloutLabels, Gauge>,
+    trying: Gauge,
     leader: Gauge,
     /// Candidates taken off traffic while the apiserver did not answer.
     pub ejects: Counter,
@@ -92,6 +93,11 @@ impl Metrics {
             self.weight.clone(),
         );
         registry.register(
+            "sluice_rollouts_trying",
+            "MeshRollouts that try a revision",
+            self.trying.clone(),
+        );
+        registry.register(
             "sluice_leader",
             "1 while this process leads",
             self.leader.clone(),
@@ -144,6 +150,7 @@ impl Metrics {
         if let Some(before) = before.filter(|before| *before != phase) {
             self.phase.remove(&phase_labels(key, before));
         }
+        self.count_trying(before, Some(phase));
         self.phase.get_or_create(&phase_labels(key, phase)).set(1);
         self.weight
             .get_or_create(&rollout_labels(key))
@@ -155,7 +162,21 @@ impl Metrics {
         if let Some(phase) = phase {
             self.phase.remove(&phase_labels(key, phase));
         }
+        self.count_trying(phase, None);
         self.weight.remove(&rollout_labels(key));
+    }
+
+    fn count_trying(&self, before: Option<&'static str>, now: Option<&'static str>) {
+        let tries = |phase: Option<&str>| {
+            i64::from(phase.is_some_and(|phase| !matches!(phase, "Idle" | "Rejected")))
+        };
+        self.trying.inc_by(tries(now) - tries(before));
+    }
+
+    /// MeshRollouts that try a revision.
+    #[must_use]
+    pub fn trying(&self) -> u32 {
+        u32::try_from(self.trying.get()).unwrap_or_default()
     }
 
     /// Whether this process leads.
@@ -203,7 +224,9 @@ mod tests {
             "{shown}"
         );
         assert!(shown.contains("sluice_rollout_weight{namespace=\"shop\",rollout=\"web\"} 10"));
+        assert_eq!(metrics.trying(), 1);
         metrics.forget(&key, Some("Observing"));
         assert!(!text().unwrap_or_default().contains("shop"));
+        assert_eq!(metrics.trying(), 0);
     }
 }

@@ -65,7 +65,7 @@ use self::{
     events::Events,
     facts::{Key, PodFacts},
     metrics::Metrics,
-    queue::{EVIDENCE_DELAY, Queue},
+    queue::Queue,
     reconcile::Memory,
     seen::{Kind, Seen, Write},
     watches::{Watches, World},
@@ -210,9 +210,8 @@ fn on_news(world: Arc<World>, queue: Queue, metrics: Metrics) -> OnNews {
                 .for_each(|key| queue.wake(key));
             return;
         }
-        let at = Instant::now() + EVIDENCE_DELAY;
         for key in mapping::of_services(&world, services) {
-            queue.wake_at(key, at);
+            queue.wake_for_evidence(key);
         }
     })
 }

@@ -2,7 +2,7 @@
 //! that come during a look lead to exactly one more.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +14,17 @@ use super::facts::Key;
 
 /// How long evidence is gathered before a look: a failure's report wakes within this, and a
 /// thousand proxies' reports do not make a thousand looks.
-pub const EVIDENCE_DELAY: Duration = Duration::from_millis(2);
+const EVIDENCE_DELAY: Duration = Duration::from_millis(2);
+/// The same for each proxy that a look has to ask about, whose reports come ever more often the
+/// more there are: looks take a small share of the time, however many proxies report.
+const EVIDENCE_DELAY_OF_A_PROXY: Duration = Duration::from_micros(10);
+/// The longest that evidence waits for a look.
+const LONGEST_EVIDENCE_DELAY: Duration = Duration::from_millis(100);
+
+/// How long evidence is gathered before a look that asks about so many proxies.
+fn evidence_delay(proxies: u32) -> Duration {
+    (EVIDENCE_DELAY + EVIDENCE_DELAY_OF_A_PROXY * proxies).min(LONGEST_EVIDENCE_DELAY)
+}
 
 /// A keyed queue with timers; cheap to clone.
 #[derive(Clone, Default)]
@@ -35,6 +45,10 @@ struct State {
     again: HashSet<Key>,
     /// The earliest time at which a key wants to be woken.
     timers: HashMap<Key, Instant>,
+    /// The same, the earliest first.
+    due: BTreeSet<(Instant, Key)>,
+    /// How long evidence is gathered where that is longer than usual.
+    patience: HashMap<Key, Duration>,
 }
 
 impl State {
@@ -46,15 +60,25 @@ impl State {
         }
     }
 
+    fn wake_at(&mut self, key: Key, at: Instant) {
+        let set = self.timers.get(&key).copied();
+        if set.is_some_and(|set| set <= at) {
+            return;
+        }
+        self.clear_timer(&key);
+        self.timers.insert(key.clone(), at);
+        self.due.insert((at, key));
+    }
+
+    fn clear_timer(&mut self, key: &Key) {
+        if let Some(at) = self.timers.remove(key) {
+            self.due.remove(&(at, key.clone()));
+        }
+    }
+
     fn fire(&mut self, now: Instant) {
-        let due: Vec<Key> = self
-            .timers
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in due {
-            self.timers.remove(&key);
+        while let Some((_, key)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
+            self.clear_timer(&key);
             self.wake(key);
         }
     }
@@ -63,7 +87,7 @@ impl State {
         let key = self.ready.pop_front()?;
         self.queued.remove(&key);
         self.running.insert(key.clone());
-        self.timers.remove(&key);
+        self.clear_timer(&key);
         Some(key)
     }
 }
@@ -77,11 +101,28 @@ impl Queue {
 
     /// Looks at the object at `at`, unless it is looked at before: each look clears its timer.
     pub fn wake_at(&self, key: Key, at: Instant) {
+        self.0.state.lock().wake_at(key, at);
+        self.0.changed.notify_one();
+    }
+
+    /// Looks at the object soon: there is evidence, and more may be on its way.
+    pub fn wake_for_evidence(&self, key: Key) {
         let mut state = self.0.state.lock();
-        let earliest = state.timers.get(&key).map_or(at, |set| at.min(*set));
-        state.timers.insert(key, earliest);
+        let patience = state.patience.get(&key).copied();
+        let at = Instant::now() + patience.unwrap_or(EVIDENCE_DELAY);
+        state.wake_at(key, at);
         drop(state);
         self.0.changed.notify_one();
+    }
+
+    /// A look at the object asks about so many proxies.
+    pub fn asks_about(&self, key: &Key, proxies: u32) {
+        let patience = &mut self.0.state.lock().patience;
+        if proxies == 0 {
+            patience.remove(key);
+        } else {
+            patience.insert(key.clone(), evidence_delay(proxies));
+        }
     }
 
     /// The next object to be looked at; [`Queue::done`] must follow.
@@ -93,7 +134,7 @@ impl Queue {
                 if let Some(key) = state.take() {
                     return key;
                 }
-                state.timers.values().min().copied()
+                state.due.first().map(|(at, _)| *at)
             };
             let changed = self.0.changed.notified();
             match next_timer {
@@ -170,6 +211,21 @@ mod tests {
         queue.done(&key("a"));
         let late = tokio::time::timeout(Duration::from_secs(60), queue.next()).await;
         assert!(late.is_err(), "the timer was cleared by the look");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn evidence_of_many_proxies_is_gathered_for_longer_but_not_for_long() {
+        let queue = Queue::default();
+        for (proxies, wanted) in [(0, 2), (100, 3), (3000, 32), (1_000_000, 100)] {
+            let start = Instant::now();
+            queue.asks_about(&key("a"), proxies);
+            for _ in 0..5 {
+                queue.wake_for_evidence(key("a"));
+            }
+            assert_eq!(queue.next().await, key("a"));
+            assert_eq!(start.elapsed().as_millis(), wanted, "{proxies} proxies");
+            queue.done(&key("a"));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,14 +21,14 @@ use tracing::{debug, error, warn};
 
 use super::{
     Controller,
-    act::{ActError, Writer, split_spec, split_status},
+    act::{ActError, Told, Writer, split_spec, split_status},
     bypass::Bypass,
     evidence::{Arrived, Evidence, standing},
     exports,
     facts::{DeploymentFacts, Key, MANAGER, RolloutFacts, SplitFacts},
     observe::{observe, services_of},
     seen::{ASKING, Kind, PATIENCE, Write},
-    status::{Difference, FIGURES, Fact, Shown, difference, render, with_hindrance},
+    status::{Difference, Fact, Shown, difference, figures_every, render, with_hindrance},
     stored::{keep_fence, read_state},
     watches::Namespace,
 };
@@ -43,16 +43,16 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Memory {
     last: Option<Arc<RolloutFacts>>,
-    evidence: Option<Evidence>,
+    evidence: Option<Box<Evidence>>,
     hindrance: Option<String>,
     backoff: Backoff,
     rest_until: Option<Instant>,
     status_written: Option<Instant>,
-    split_status_written: Option<Instant>,
+    split_told: Told,
     phase: Option<&'static str>,
     bypass: Bypass,
-    /// The last state that was written and acknowledged.
-    pub(super) written: Option<State>,
+    /// The last state that was written and acknowledged, until the cache shows it.
+    pub(super) written: Option<Box<State>>,
 }
 
 /// Everything that one look reads.
@@ -82,6 +82,7 @@ impl Controller {
         let Some(rollout) = self.world.rollouts.get(&key.namespace, &key.name) else {
             // Its split and candidate go by their owner references.
             self.metrics.forget(key, memory.phase.take());
+            self.queue.asks_about(key, 0);
             self.seen.forget(key);
             if let Some(last) = std::mem::take(memory).last {
                 self.tell_of_a_deletion(&last);
@@ -155,6 +156,10 @@ impl Controller {
         let namespace = self.world.namespace(&key.namespace);
         let split = self.world.splits.get(&key.namespace, &key.name);
         let state = read_state(rollout, split.as_deref(), now)?;
+        if memory.written.as_deref() == Some(&state) {
+            // The cache shows it: nobody needs it twice.
+            memory.written = None;
+        }
         let policy = Policy::from_spec(&rollout.object.spec);
         let look = self.observe(
             term,
@@ -241,8 +246,9 @@ impl Controller {
         let complete = self.relay_is_complete();
         let evidence = match (&state.candidate, policy) {
             (Some(candidate), Some(policy)) => {
-                let held = memory.evidence.take();
-                Some(Evidence::of(held, term, candidate, &policy.rules))
+                let held = memory.evidence.take().map(|held| *held);
+                let evidence = Evidence::of(held, term, candidate, &policy.rules);
+                Some(Box::new(evidence))
             }
             _ => None,
         };
@@ -263,7 +269,8 @@ impl Controller {
                     });
             (view, laggards, evidence)
         });
-        for doubt in memory.evidence.iter_mut().flat_map(Evidence::news) {
+        self.queue.asks_about(&rollout.meta.key(), view.expected);
+        for doubt in memory.evidence.iter_mut().flat_map(|held| held.news()) {
             let of = rollout.object.object_ref(&());
             self.events.tell(of, true, "WitnessDoubted", &doubt);
         }
@@ -325,7 +332,8 @@ impl Controller {
         memory: &mut Memory,
     ) -> Result<Option<Instant>, ActError> {
         let rollout = look.rollout;
-        let before = rollout.object.status.as_ref();
+        let mut object = rollout.whole();
+        let before = object.status.as_ref();
         let generation = rollout.meta.generation;
         let shown = Shown {
             policy,
@@ -346,13 +354,13 @@ impl Controller {
             Difference::None => return Ok(None),
             Difference::Substance => {}
             Difference::Figures => {
-                let due = memory.status_written.map(|written| written + FIGURES);
+                let every = figures_every(self.metrics.trying());
+                let due = memory.status_written.map(|written| written + every);
                 if let Some(due) = due.filter(|due| *due > Instant::now()) {
                     return Ok(Some(due));
                 }
             }
         }
-        let mut object = rollout.object.clone();
         object.status = Some(next);
         let api = Api::<MeshRollout>::namespaced(self.client.clone(), &rollout.meta.namespace);
         let params = PostParams {
@@ -367,7 +375,7 @@ impl Controller {
         self.writer(look).send(Kind::Rollout, what, request).await?;
         look.state_stands.set(()).ok();
         memory.status_written = Some(Instant::now());
-        memory.written = Some(state.clone());
+        memory.written = Some(Box::new(state.clone()));
         Ok(None)
     }
 
@@ -416,7 +424,7 @@ impl Controller {
         };
         let status = split_status(split, &look.observation.split, &look.laggards, look.now);
         let figures_at = writer
-            .write_split_status(split, status, &mut memory.split_status_written)
+            .write_split_status(split, status, &mut memory.split_told)
             .await?;
         Ok([again, figures_at].into_iter().flatten().min())
     }
@@ -434,15 +442,23 @@ impl Controller {
         }
     }
 
+    /// What is as it should be is one event, whatever came to pass in one turn; each warning is one
+    /// of its own.
     fn tell(&self, rollout: &RolloutFacts, decision: &Decision) {
-        for note in &decision.notes {
-            let is_warning = note.kind == NoteKind::Warning;
-            self.events.tell(
-                rollout.object.object_ref(&()),
-                is_warning,
-                note.reason,
-                &note.message,
-            );
+        let (warnings, news): (Vec<_>, Vec<_>) = decision
+            .notes
+            .iter()
+            .partition(|note| note.kind == NoteKind::Warning);
+        let tell = |is_warning, reason, message: &str| {
+            let of = rollout.object.object_ref(&());
+            self.events.tell(of, is_warning, reason, message);
+        };
+        if let Some(first) = news.first() {
+            let messages: Vec<_> = news.iter().map(|note| note.message.as_str()).collect();
+            tell(false, first.reason, &messages.join("; "));
+        }
+        for warning in warnings {
+            tell(true, warning.reason, &warning.message);
         }
     }
 
@@ -486,7 +502,7 @@ fn candidate_pods<'a>(
     let values = &candidate.arm.pod_label_values;
     let pods = namespace.pods.iter().filter(|pod| {
         let value = pod.meta.labels.get(&policy.pod_label);
-        value.is_some_and(|value| values.contains(value))
+        value.is_some_and(|value| values.iter().any(|held| held == value))
     });
     pods.map(|pod| pod.meta.uid.as_str()).collect()
 }

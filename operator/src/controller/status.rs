@@ -13,8 +13,17 @@ use sluice_rollout::{
     state::{Outcome, Phase, State},
 };
 
-/// How often figures alone (evidence, ready pods, sentences with counts) are written.
-pub const FIGURES: Duration = Duration::from_secs(2);
+/// How often figures alone (evidence, ready pods, sentences with counts) are written at most.
+const FIGURES: Duration = Duration::from_secs(2);
+/// Those of so many rollouts are written that often. Where more try something at one time, each
+/// writes them more rarely: all together they cost the apiserver no more.
+const FIGURES_OF: u32 = 10;
+
+/// How often one MeshRollout writes figures alone while so many try something.
+#[must_use]
+pub fn figures_every(trying: u32) -> Duration {
+    FIGURES.max(FIGURES * trying / FIGURES_OF)
+}
 
 /// One condition, without its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,6 +289,14 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn figures_of_many_rollouts_cost_no_more_writes_than_those_of_ten() {
+        for trying in [0, 1, 10] {
+            assert_eq!(figures_every(trying), Duration::from_secs(2));
+        }
+        assert_eq!(figures_every(100), Duration::from_secs(20));
+    }
 
     fn ready(status: &'static str) -> Fact {
         Fact {

@@ -19,19 +19,14 @@ pub fn read_state(
     split: Option<&SplitFacts>,
     now: Timestamp,
 ) -> Result<State, ActError> {
-    let written = rollout
-        .object
-        .status
-        .as_ref()
-        .and_then(|status| status.state.clone());
-    let Some(written) = written else {
+    let Some(written) = &rollout.state else {
         let last = split.map_or(0, |split| split.object.spec.fence);
         return Ok(State {
             fence: now.as_second().max(last),
             ..State::default()
         });
     };
-    serde_json::from_value(written).map_err(|error| {
+    serde_json::from_str(written).map_err(|error| {
         ActError::Waits(format!(
             "status.state cannot be read ({error}): was it edited? Remove it, and the rollout begins anew"
         ))

@@ -16,7 +16,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_crds::names;
 use sluice_rollout::revision::candidate_pod_hash;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
@@ -393,12 +393,10 @@ impl Webhooks {
 
 /// Whether the MeshRollout tries this candidate, whose ReplicaSet may not be made yet.
 fn is_tried(rollout: &RolloutFacts, told: &str) -> bool {
-    let state = rollout
-        .object
-        .status
-        .as_ref()
-        .and_then(|status| status.state.as_ref());
-    let revision = state.and_then(|state| state["candidate"]["revision"].as_str());
+    let state = rollout.state.as_deref();
+    let state = state.and_then(|state| serde_json::from_str::<Value>(state).ok());
+    let state = state.unwrap_or_default();
+    let revision = state["candidate"]["revision"].as_str();
     revision.is_some_and(|revision| {
         candidate(&rollout.meta.namespace, &candidate_pod_hash(revision)) == told
     })
@@ -423,10 +421,9 @@ fn condition(
 
 #[cfg(test)]
 mod tests {
-    use sluice_crds::MeshRolloutStatus;
 
     use super::*;
-    use crate::controller::fixtures::rollout;
+    use crate::controller::fixtures::{rollout, with_state};
 
     fn set(items: &[&str]) -> BTreeSet<String> {
         items.iter().map(|&item| item.to_owned()).collect()
@@ -460,12 +457,8 @@ mod tests {
 
     #[test]
     fn a_candidate_is_gated_from_its_first_state_on_though_it_has_no_replica_set_yet() {
-        let mut trying = rollout("web", "web");
         let state = json!({"candidate": {"revision": "0123456789abcdef"}});
-        trying.object.status = Some(MeshRolloutStatus {
-            state: Some(state),
-            ..MeshRolloutStatus::default()
-        });
+        let trying = with_state(&rollout("web", "web"), state);
         let namespace = &trying.meta.namespace;
         assert!(is_tried(&trying, &format!("{namespace}/sluice-0123456789")));
         assert!(!is_tried(

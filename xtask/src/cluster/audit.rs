@@ -1,4 +1,4 @@
-//! The apiserver's audit log: who wrote what. Tests count in it.
+//! The apiserver's audit log: who wrote what, and all that Sluice asks. Tests and benchmarks count in it.
 
 use anyhow::Result;
 use serde_json::json;
@@ -18,7 +18,8 @@ pub(super) fn flags(cluster: &Cluster) -> Result<Vec<String>> {
     ])
 }
 
-/// Writes without their content, and none of those that come all the time.
+/// Everything that Sluice's accounts ask; of others writes, but none of those that come all the
+/// time. No content.
 fn policy() -> serde_json::Value {
     let leases = json!([{"group": "coordination.k8s.io", "resources": ["leases"]}]);
     json!({
@@ -26,6 +27,7 @@ fn policy() -> serde_json::Value {
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts:sluice-system"]},
             {"level": "None", "verbs": ["get", "list", "watch"]},
             {"level": "None", "userGroups": ["system:nodes"]},
             {"level": "None", "resources": leases},

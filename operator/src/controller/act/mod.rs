@@ -13,7 +13,7 @@ mod template;
 
 pub(in crate::controller) use autoscaler::free;
 pub use split::spec as split_spec;
-pub use split_status::split_status;
+pub use split_status::{Told, split_status};
 
 use std::{future::Future, time::Duration};
 
@@ -224,12 +224,12 @@ impl Writer<'_> {
     /// that may have been read too early, and be against what another leader has decided since.
     /// The same status, in the version that was read, writes nothing, or is refused.
     async fn confirm_state(&self) -> Result<(), ActError> {
-        let rollout = &self.rollout.object;
+        let rollout = self.rollout.whole();
         let name = &self.rollout.meta.name;
         let api = Api::<MeshRollout>::namespaced(self.client.clone(), &self.rollout.meta.namespace);
         let what = format!("status of MeshRollout {name}");
         let params = params();
-        answer(what, REQUEST, api.replace_status(name, &params, rollout)).await?;
+        answer(what, REQUEST, api.replace_status(name, &params, &rollout)).await?;
         Ok(())
     }
 

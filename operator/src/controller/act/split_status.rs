@@ -16,6 +16,19 @@ use crate::controller::{
 
 /// How often the status of an unchanged split is written at most.
 const QUIET: Duration = Duration::from_secs(10);
+/// How long proxies get to follow a new fence before it is said that some do not yet: mostly all
+/// do by then, and one write says both.
+const FOLLOW: Duration = Duration::from_secs(1);
+
+/// What this process remembers of the status of a split.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// When it was written last, or first looked at: one that leads anew does not know yet how the
+    /// proxies stand, and writes no doubts into every split of the cluster.
+    last: Option<Instant>,
+    /// The fence, and since when it has been the split's.
+    fence: Option<(i64, Instant)>,
+}
 
 /// The status that a split should have.
 #[must_use]
@@ -67,44 +80,48 @@ fn programmed(view: &SplitView, summary: &str) -> Fact {
     fact("False", "Pending", message)
 }
 
-/// When the status may be written: now for a new fence and when every proxy has come to follow
-/// it, else [`QUIET`] after the last time. `last` is when this process wrote it last, or saw it
-/// first: one that leads anew does not know yet how the proxies stand, and writes no doubts into
-/// every split of the cluster.
-pub(super) fn due(
-    before: Option<&TrafficSplitStatus>,
-    next: &TrafficSplitStatus,
-    last: Instant,
-    now: Instant,
-) -> Option<Instant> {
-    if before == Some(next) {
-        return None;
+impl Told {
+    /// When the status may be written: now when every proxy has come to follow the split, [`FOLLOW`]
+    /// after a new fence, else [`QUIET`] after the last time.
+    fn due(
+        &mut self,
+        before: Option<&TrafficSplitStatus>,
+        next: &TrafficSplitStatus,
+        now: Instant,
+    ) -> Option<Instant> {
+        let last = *self.last.get_or_insert(now);
+        let known = self.fence.filter(|(fence, _)| *fence == next.fence);
+        let (_, since) = *self.fence.insert(known.unwrap_or((next.fence, now)));
+        if before == Some(next) {
+            return None;
+        }
+        let holds =
+            |status: &TrafficSplitStatus| status.conditions.iter().any(|c| c.status == "True");
+        let before = before.filter(|before| before.fence == next.fence);
+        Some(match before {
+            Some(before) if holds(before) || !holds(next) => (last + QUIET).max(now),
+            None if !holds(next) => (since + FOLLOW).max(now),
+            _ => now,
+        })
     }
-    let holds = |status: &TrafficSplitStatus| status.conditions.iter().any(|c| c.status == "True");
-    if before.is_none_or(|before| before.fence != next.fence || !holds(before) && holds(next)) {
-        return Some(now);
-    }
-    Some((last + QUIET).max(now))
 }
 
 impl Writer<'_> {
-    /// Writes the status when it is due; gives when it will be, if that is later. `last` is
-    /// when this process wrote it last, or saw it first.
+    /// Writes the status when it is due; gives when it will be, if that is later.
     pub async fn write_split_status(
         &self,
         split: &SplitFacts,
         next: TrafficSplitStatus,
-        last: &mut Option<Instant>,
+        told: &mut Told,
     ) -> Result<Option<Instant>, ActError> {
         let now = Instant::now();
-        let since = *last.get_or_insert(now);
-        let Some(at) = due(split.object.status.as_ref(), &next, since, now) else {
+        let Some(at) = told.due(split.object.status.as_ref(), &next, now) else {
             return Ok(None);
         };
         if at > now {
             return Ok(Some(at));
         }
-        *last = Some(now);
+        told.last = Some(now);
         let mut object = split.object.clone();
         object.status = Some(next);
         let what = format!("status of TrafficSplit {}", split.meta.name);
@@ -152,43 +169,51 @@ mod tests {
         assert_eq!(programmed(&unknown, "3/3").status, "Unknown");
     }
 
+    fn status(fence: i64, view: &SplitView) -> TrafficSplitStatus {
+        let fact = programmed(view, "");
+        TrafficSplitStatus {
+            fence,
+            applied: i32::try_from(view.applied).unwrap_or_default(),
+            conditions: merge(&[], vec![fact], 1, Timestamp::UNIX_EPOCH),
+            ..Default::default()
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_new_fence_is_told_at_once_and_counts_only_now_and_then() {
+    async fn whoever_follows_is_told_at_once_and_counts_only_now_and_then() {
         let now = Instant::now();
-        let status = |fence, applied, expected| {
-            let fact = programmed(&view(applied, expected - applied), "");
-            TrafficSplitStatus {
-                fence,
-                applied: i32::try_from(applied).unwrap_or_default(),
-                conditions: merge(&[], vec![fact], 1, Timestamp::UNIX_EPOCH),
-                ..Default::default()
-            }
-        };
-        let before = status(1, 2, 3);
-        assert_eq!(due(Some(&before), &before, now, now), None);
-        assert_eq!(due(Some(&before), &status(2, 0, 3), now, now), Some(now));
-        let more = due(Some(&before), &status(1, 3, 4), now, now);
-        assert_eq!(more, Some(now + QUIET));
-        assert_eq!(due(Some(&before), &status(1, 3, 3), now, now), Some(now));
-        assert_eq!(due(None, &status(1, 0, 3), now, now), Some(now));
+        let mut told = Told::default();
+        let all = status(1, &view(3, 0));
+        assert_eq!(told.due(None, &all, now), Some(now));
+        assert_eq!(told.due(Some(&all), &all, now), None);
+        let fewer = status(1, &view(2, 1));
+        assert_eq!(told.due(Some(&all), &fewer, now), Some(now + QUIET));
+        assert_eq!(told.due(Some(&fewer), &all, now), Some(now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_fence_is_told_once_when_all_follow_or_when_some_do_not_in_time() {
+        let now = Instant::now();
+        let mut told = Told::default();
+        let before = status(1, &view(3, 0));
+        let (some, all) = (status(2, &view(1, 2)), status(2, &view(3, 0)));
+        assert_eq!(told.due(Some(&before), &some, now), Some(now + FOLLOW));
+        let soon = now + FOLLOW / 2;
+        assert_eq!(told.due(Some(&before), &some, soon), Some(now + FOLLOW));
+        assert_eq!(told.due(Some(&before), &all, soon), Some(soon));
+        let late = now + FOLLOW * 3;
+        assert_eq!(told.due(Some(&before), &some, late), Some(late));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_leader_that_has_not_heard_of_the_proxies_yet_leaves_what_stands() {
         let now = Instant::now();
-        let told = |view: &SplitView| TrafficSplitStatus {
-            applied: i32::try_from(view.applied).unwrap_or_default(),
-            conditions: merge(&[], vec![programmed(view, "")], 1, Timestamp::UNIX_EPOCH),
-            ..Default::default()
-        };
-        let (whole, unheard) = (told(&view(3, 0)), told(&SplitView::default()));
-        assert_eq!(due(Some(&whole), &unheard, now, now), Some(now + QUIET));
+        let mut told = Told::default();
+        let (whole, unheard) = (status(1, &view(3, 0)), status(1, &SplitView::default()));
+        assert_eq!(told.due(Some(&whole), &unheard, now), Some(now + QUIET));
         let late = now + QUIET;
-        assert_eq!(
-            due(Some(&whole), &unheard, now, late),
-            Some(late),
-            "then it is said"
-        );
-        assert_eq!(due(Some(&unheard), &whole, late, late), Some(late));
+        let due = told.due(Some(&whole), &unheard, late);
+        assert_eq!(due, Some(late), "then it is said");
+        assert_eq!(told.due(Some(&unheard), &whole, late), Some(late));
     }
 }

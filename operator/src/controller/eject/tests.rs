@@ -127,12 +127,12 @@ async fn a_lapsed_leader_knows_its_last_write_though_no_watch_has_shown_it() {
     let mut leader = Leader::new(&apiserver, Leadership::until(Instant::now()));
     let rollout = leader.controller.world.rollouts.get(NAMESPACE, "web");
     let shown = read_state(&rollout.unwrap(), None, Timestamp::now()).unwrap();
-    leader.memory.written = Some(State {
+    leader.memory.written = Some(Box::new(State {
         fence: FENCE + 1,
         weight: 25,
         phase: Phase::Shifting { step: 1 },
         ..shown
-    });
+    }));
     leader.hears(50, 50);
     leader.look().await;
     assert_eq!(leader.ejected(), Some(("r2".to_owned(), FENCE + 1)));

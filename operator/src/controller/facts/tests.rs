@@ -155,14 +155,14 @@ fn a_container_that_is_being_made_is_no_trouble() {
 
 #[test]
 fn a_service_without_a_selector_takes_no_pod() {
-    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+    let labels = Labels::default().with("app", "web");
     assert!(!ServiceFacts::default().takes(&labels));
     let service = ServiceFacts {
         selector: labels.clone(),
         ..ServiceFacts::default()
     };
     assert!(service.takes(&labels));
-    assert!(!service.takes(&BTreeMap::new()));
+    assert!(!service.takes(&Labels::default()));
 }
 
 #[test]

@@ -103,8 +103,8 @@ impl<'a> Subset<'a> {
                 pod.meta
                     .labels
                     .get("controller-revision-hash")
-                    .cloned()
-                    .unwrap_or_default(),
+                    .unwrap_or_default()
+                    .to_owned(),
             )
         };
         let Some(template) = newest_set

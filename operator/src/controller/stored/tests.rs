@@ -1,11 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::json;
-use sluice_crds::{MeshRolloutStatus, TrafficSplit};
+use sluice_crds::TrafficSplit;
 use sluice_rollout::state::{Arm, Candidate};
 
 use super::*;
-use crate::controller::fixtures::rollout;
+use crate::controller::fixtures::{rollout, with_state};
 
 fn split(fence: i64, services: &[&str]) -> SplitFacts {
     let object: TrafficSplit = serde_json::from_value(json!({
@@ -50,12 +50,7 @@ fn a_new_life_of_a_name_begins_above_the_fences_of_the_last_one() {
 
 #[test]
 fn a_state_that_cannot_be_read_is_said_and_not_replaced() {
-    let mut edited = rollout("web", "web");
-    let state = Some(json!({"fence": "seven"}));
-    edited.object.status = Some(MeshRolloutStatus {
-        state,
-        ..MeshRolloutStatus::default()
-    });
+    let edited = with_state(&rollout("web", "web"), json!({"fence": "seven"}));
     let error = read_state(&edited, None, Timestamp::UNIX_EPOCH).unwrap_err();
     assert!(
         error.to_string().contains("status.state cannot be read"),

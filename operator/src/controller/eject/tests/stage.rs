@@ -6,7 +6,7 @@ use http::{Method, Request, Response};
 use kube::{Client, client::Body};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use sluice_crds::{MeshRolloutStatus, TrafficSplit};
+use sluice_crds::TrafficSplit;
 use sluice_evidence::{
     relay::ProxyEntry,
     v1::{AppliedSplit, ArmCounts, Record},
@@ -127,12 +127,9 @@ fn world() -> World {
         }),
         ..State::default()
     };
-    let mut rollout = fixtures::rollout("web", "web");
-    rollout.object.status = Some(MeshRolloutStatus {
-        state: Some(serde_json::to_value(state).unwrap()),
-        ..MeshRolloutStatus::default()
-    });
-    world.rollouts.put(rollout);
+    let rollout = fixtures::rollout("web", "web");
+    let state = serde_json::to_value(state).unwrap();
+    world.rollouts.put(fixtures::with_state(&rollout, state));
     world.splits.put(split(FENCE, 10));
     world.services.put(fixtures::service("web", "web"));
     world.deployments.put(DeploymentFacts {
