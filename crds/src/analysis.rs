@@ -100,6 +100,11 @@ pub enum OnNoTraffic {
     Advance,
     /// A step whose hold is over without a request rolls the candidate back.
     Rollback,
+    /// A value that a later CRD allows. It keeps one object's novelty from hiding all others: a list
+    /// with a value that cannot be read is not read at all.
+    #[serde(other)]
+    #[schemars(skip)]
+    Later,
 }
 
 impl Default for Analysis {

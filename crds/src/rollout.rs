@@ -128,6 +128,10 @@ pub enum Router {
     Istio,
     /// A generated HTTPRoute.
     GatewayAPI,
+    /// A value that a later CRD allows; see [`crate::OnNoTraffic::Later`].
+    #[serde(other)]
+    #[schemars(skip)]
+    Later,
 }
 
 /// A further condition of each step.
@@ -190,6 +194,10 @@ pub enum FailureAction {
     Rollback,
     /// Weight 0, then a person decides.
     Pause,
+    /// A value that a later CRD allows; see [`crate::OnNoTraffic::Later`].
+    #[serde(other)]
+    #[schemars(skip)]
+    Later,
 }
 
 impl Default for OnFailure {

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
+use kube::api::{
+    Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Client, Config, ResourceExt};
 use sluice_crds::{MeshRollout, TrafficSplit};
 
 /// Namespace of the operator.
@@ -101,6 +103,61 @@ pub async fn leader(client: &Client) -> Result<String> {
         .and_then(|spec| spec.holder_identity)
         .filter(|holder| !holder.is_empty())
         .context("the Lease sluice-controller has no holder: is the operator running?")
+}
+
+/// What we write, and what we read and could write out again; Secrets left out.
+const KINDS: [(&str, &str, &str); 13] = [
+    ("", "v1", "ConfigMap"),
+    ("", "v1", "Namespace"),
+    ("", "v1", "Pod"),
+    ("", "v1", "Service"),
+    (
+        "admissionregistration.k8s.io",
+        "v1",
+        "MutatingWebhookConfiguration",
+    ),
+    ("apps", "v1", "Deployment"),
+    ("apps", "v1", "ReplicaSet"),
+    ("autoscaling", "v2", "HorizontalPodAutoscaler"),
+    ("coordination.k8s.io", "v1", "Lease"),
+    ("events.k8s.io", "v1", "Event"),
+    ("sluice.dev", "v1alpha1", "MeshRollout"),
+    ("sluice.dev", "v1alpha1", "TrafficSplit"),
+    ("sluice.dev", "v1alpha1", "Mesh"),
+];
+
+/// All objects of the cluster that anybody may read who may not read Secrets: a name, and the
+/// object as JSON.
+///
+/// # Errors
+/// When the apiserver does not answer.
+pub async fn readable(client: &Client) -> Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    for (group, version, kind) in KINDS {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        for object in api.list(&ListParams::default()).await? {
+            let place = object.namespace().unwrap_or_default();
+            let name = format!("{kind} {place}/{}", object.name_any());
+            all.push((name, serde_json::to_string(&object)?));
+        }
+    }
+    Ok(all)
+}
+
+/// The private keys in the Secrets of our own namespace, PEM, each with its Secret's name.
+///
+/// # Errors
+/// When the apiserver does not answer.
+pub async fn private_keys(client: &Client) -> Result<Vec<(String, String)>> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM);
+    let all = secrets.list(&ListParams::default()).await?;
+    let keys = all.into_iter().filter_map(|secret| {
+        let key = secret.data.as_ref()?.get("tls.key")?;
+        let pem = String::from_utf8_lossy(&key.0).into_owned();
+        Some((format!("Secret {}", secret.name_any()), pem))
+    });
+    Ok(keys.collect())
 }
 
 /// Kills the operator process of a pod with SIGKILL, as a crash would.

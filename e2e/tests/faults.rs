@@ -5,16 +5,24 @@
 mod answers;
 #[path = "faults/autoscalers.rs"]
 mod autoscalers;
+#[path = "faults/certificates.rs"]
+mod certificates;
 #[path = "faults/ground.rs"]
 mod ground;
 #[path = "faults/leaders.rs"]
 mod leaders;
+#[path = "faults/leaks.rs"]
+mod leaks;
 #[path = "faults/plans.rs"]
 mod plans;
 #[path = "faults/report.rs"]
 mod report;
+#[path = "faults/rights.rs"]
+mod rights;
 #[path = "faults/stale.rs"]
 mod stale;
+#[path = "faults/versions.rs"]
+mod versions;
 
 use std::path::Path;
 

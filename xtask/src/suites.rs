@@ -136,6 +136,9 @@ const SIDE_BY_SIDE: [&str; 11] = [
 /// Those that wait for minutes: for `prove`.
 const SLOW: [&str; 2] = ["autoscaler::", "uninstall::uninstalled_under_traffic"];
 
+/// What looks at all that the others have left behind.
+const LAST: [&str; 2] = ["leaks::", "refused::"];
+
 /// Those of the others that have a long form, which `prove` asks for.
 const LONG: [&str; 1] = ["apply_loop::"];
 
@@ -143,9 +146,10 @@ const LONG: [&str; 1] = ["apply_loop::"];
 fn node() -> Result<()> {
     let node = node_with_story()?;
     cluster_tests(&node, "4", &SIDE_BY_SIDE, &[])?;
-    let elsewhere = [&SIDE_BY_SIDE[..], &SLOW].concat();
+    let elsewhere = [&SIDE_BY_SIDE[..], &SLOW, &LAST].concat();
     let others: Vec<&str> = elsewhere.iter().flat_map(|it| ["--skip", it]).collect();
-    cluster_tests(&node, "1", &others, &[])
+    cluster_tests(&node, "1", &others, &[])?;
+    cluster_tests(&node, "1", &LAST, &[])
 }
 
 /// The cluster tests that take minutes, and the long form of those that have one.

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 static CLUSTERS: LazyLock<Clusters> = LazyLock::new(Clusters::find);
 
 struct Clusters {
-    number: usize,
+    all: Vec<PathBuf>,
     free: Mutex<Vec<PathBuf>>,
     /// A permit for each that is free, in the order of asking.
     turns: Semaphore,
@@ -29,22 +29,22 @@ impl Clusters {
             "SLUICE_FAULTS_KUBECONFIGS is not set: start a cluster with `cargo xtask cluster up --api-only \
              --with-controllers` and set it to the path that is printed",
         );
-        let free: Vec<PathBuf> = std::env::split_paths(&paths).collect();
+        let all: Vec<PathBuf> = std::env::split_paths(&paths).collect();
         Self {
-            number: free.len(),
-            turns: Semaphore::new(free.len()),
-            free: Mutex::new(free),
+            turns: Semaphore::new(all.len()),
+            free: Mutex::new(all.clone()),
+            all,
         }
     }
 }
 
-/// How many there are.
+/// Their kubeconfigs, those of clusters that are lent among them.
 ///
 /// # Panics
 /// SLUICE_FAULTS_KUBECONFIGS is not set.
 #[must_use]
-pub fn number() -> usize {
-    CLUSTERS.number
+pub fn all() -> &'static [PathBuf] {
+    &CLUSTERS.all
 }
 
 /// Waits for a cluster that is free.

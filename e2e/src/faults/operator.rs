@@ -139,6 +139,12 @@ impl Process {
         &self.role.pod
     }
 
+    /// Where it tells its metrics, on loopback.
+    #[must_use]
+    pub fn telemetry_port(&self) -> u16 {
+        self.role.telemetry_port
+    }
+
     /// Everything that it has logged.
     #[must_use]
     pub fn log(&self) -> String {

@@ -41,6 +41,8 @@ pub struct Scene {
     pub vip: IpAddr,
     /// The callers' proxies.
     pub proxies: Vec<Proxy>,
+    /// Their tokens.
+    pub tokens: Vec<String>,
     _tasks: JoinSet<()>,
 }
 
@@ -56,6 +58,7 @@ impl Scene {
             admin: admin.clone(),
             vip: IpAddr::from([0, 0, 0, 0]),
             proxies: Vec::new(),
+            tokens: Vec::new(),
             _tasks: JoinSet::new(),
         };
         new_namespace(&admin, namespace).await?;
@@ -68,10 +71,12 @@ impl Scene {
         for number in 0..CALLERS {
             let name = format!("caller-{number}");
             let pod = scene.apply(&objects::caller(&name)).await?;
+            let token = stage.token_of_pod(namespace, &pod).await?;
+            scene.tokens.push(token.clone());
             let access = Access {
                 port: stage.xds_port,
                 root: stage.root.clone(),
-                token: stage.token_of_pod(namespace, &pod).await?,
+                token,
                 service: (namespace.to_owned(), APP.to_owned(), scene.vip, 80),
             };
             let proxy = Proxy::start(access, &mut scene._tasks);
@@ -115,9 +120,16 @@ impl Scene {
     /// # Errors
     /// The apiserver does not take it, for long: the hold webhook may be on its way.
     pub async fn deploy(&self, version: &str) -> Result<()> {
-        let deployment = objects::deployment(APP, version, REPLICAS);
+        self.bring(&in_git(version)).await
+    }
+
+    /// Git brings this Deployment.
+    ///
+    /// # Errors
+    /// The apiserver does not take it, for long: the hold webhook may be on its way.
+    pub async fn bring(&self, deployment: &Value) -> Result<()> {
         until("git's Deployment to be taken", async || {
-            self.apply(&deployment).await?;
+            self.apply(deployment).await?;
             Ok(Some(()))
         })
         .await
@@ -261,6 +273,22 @@ impl Scene {
             .delete(&self.namespace, &DeleteParams::default())
             .await;
     }
+}
+
+/// A version of the Deployment as it stands in git.
+#[must_use]
+pub fn in_git(version: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": APP},
+        "spec": {
+            "replicas": REPLICAS,
+            "selector": {"matchLabels": {"app": APP}},
+            "template": {
+                "metadata": {"labels": {"app": APP}},
+                "spec": {"containers": [{"name": "app", "image": format!("app:{version}")}]},
+            },
+        },
+    })
 }
 
 /// What matters of a status, for messages.

@@ -218,6 +218,14 @@ impl Stage {
         token(&self.admin, namespace, "default", &spec).await
     }
 
+    /// Starts the ca role once more.
+    ///
+    /// # Errors
+    /// It does not come to have all certificates in place.
+    pub async fn ca(&self) -> Result<Process> {
+        certificates(&self.admin, &self.server, &self.folder).await
+    }
+
     /// Where the logs are.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -441,6 +449,14 @@ async fn ready(telemetry_port: u16) -> Result<()> {
         Ok(answer.starts_with("HTTP/1.1 200").then_some(()))
     })
     .await
+}
+
+/// What a role tells on its metrics port.
+///
+/// # Errors
+/// It does not answer.
+pub async fn metrics(of: &Process) -> Result<String> {
+    get(("127.0.0.1", of.telemetry_port()), "/metrics").await
 }
 
 async fn get(address: (&str, u16), path: &str) -> Result<String> {

@@ -259,7 +259,7 @@ async fn nobody_may_do_what_nobody_needs() {
         may(
             &place.admin,
             "controller",
-            "patch",
+            "update",
             "sluice.dev",
             "trafficsplits"
         )

@@ -27,6 +27,11 @@ impl Figures {
         Ok(Self(page.with_context(|| format!("metrics of pod {pod}"))?))
     }
 
+    /// The whole page.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The series of that name which have all these labels, each as it stands in the page.
     pub fn series<'a>(
         &'a self,

@@ -89,13 +89,13 @@ async fn proxies_that_restart_while_nobody_is_there_to_ask_serve_what_they_serve
 
 /// A proxy of the demo, in whatever process it runs.
 #[derive(Debug)]
-struct Proxy {
-    pod: String,
+pub struct Proxy {
+    pub pod: String,
     kind: &'static str,
 }
 
 /// The gateways, and the sidecars of both tiers.
-async fn proxies(client: &Client) -> Vec<Proxy> {
+pub async fn proxies(client: &Client) -> Vec<Proxy> {
     let mut proxies = Vec::new();
     for (app, kind) in [
         ("gateway", "gateway"),
@@ -174,7 +174,7 @@ impl Proxy {
     }
 
     /// What it answers inside its pod: with the apiserver away there is no other way there.
-    fn page(&self, port: u16, path: &str) -> anyhow::Result<String> {
+    pub fn page(&self, port: u16, path: &str) -> anyhow::Result<String> {
         let ask = format!(
             "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET {path} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n' >&3; timeout 5 cat <&3"
         );

@@ -2,7 +2,8 @@
 //!
 //! They run after the demo's story, on its node: `cargo xtask test --only cluster`. Those that keep
 //! to a namespace of their own and leave the rest alone run side by side, the others one after the
-//! other; `xtask/src/suites.rs` says which is which.
+//! other, and at the end those that look at what all have left behind; `xtask/src/suites.rs` says
+//! which is which.
 //!
 //! **Invariants**
 //! - Each test leaves the node as it found it: its namespaces go, the demo is Idle and Ready.
@@ -29,12 +30,14 @@ mod footprint;
 mod gateway;
 mod git;
 mod last_good;
+mod leaks;
 mod lifecycle;
 mod metrics;
 mod metrics_server;
 mod mode_b;
 mod node;
 mod place;
+mod refused;
 mod relay;
 mod stable_trouble;
 mod uninstall;

@@ -44,7 +44,13 @@ pub fn clone() -> PathBuf {
     variable("SLUICE_CLONE").into()
 }
 
-/// The apiserver's log of writes, a JSON object to a line.
+/// The folder in which all state of the node is.
+pub fn folder() -> PathBuf {
+    let kubeconfig = PathBuf::from(variable("SLUICE_KUBECONFIG"));
+    kubeconfig.parent().unwrap().to_owned()
+}
+
+/// The apiserver's audit log, a JSON object to a line.
 pub fn audit_log() -> PathBuf {
     variable("SLUICE_AUDIT").into()
 }

@@ -13,7 +13,7 @@ use crate::ground::{Ground, steps};
 const METRICS_LAG: Duration = Duration::from_secs(60);
 
 /// It remembers nothing: `behavior` says no more than that.
-fn autoscaler() -> Value {
+pub fn autoscaler() -> Value {
     json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": APP},
         "spec": {

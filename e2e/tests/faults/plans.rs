@@ -54,7 +54,7 @@ const SEED: u64 = 1;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whichever_write_is_cut_the_release_ends_as_it_would_have() {
     let began = Instant::now();
-    let lanes = try_join_all((0..clusters::number()).map(|_| Lane::start()))
+    let lanes = try_join_all(clusters::all().iter().map(|_| Lane::start()))
         .await
         .unwrap();
     let references = references(&lanes).await;

@@ -10,7 +10,7 @@ use kube::{
 use serde_json::{Value, json};
 use sluice_crds::MeshRollout;
 use sluice_e2e::faults::{
-    call::Verb,
+    call::{Call, Verb},
     kubelet::HEALTH,
     layer::Layer,
     rule::{Action, Asked, Rule},
@@ -18,7 +18,10 @@ use sluice_e2e::faults::{
 };
 use tokio::time::sleep;
 
-use crate::ground::{Ground, PROMOTION, steps, throughout};
+use crate::{
+    autoscalers::autoscaler,
+    ground::{Ground, PROMOTION, steps, throughout},
+};
 
 /// What the controller watches.
 const WATCHED: [(&str, &str); 6] = [
@@ -197,6 +200,54 @@ async fn nothing_is_decided_before_the_cache_shows_our_own_last_write() {
     assert_eq!((ground.sets("made"), ground.sets("scaled")), (1, 1));
     assert_eq!(ground.states()[..PROMOTION.len()], PROMOTION);
     ground.close().await;
+}
+
+/// Case 9, whichever watch is late: after a while the apiserver is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_watch_does_not_show_our_own_write_the_apiserver_is_asked_for_it() {
+    let steps = json!([{"weight": 50, "hold": "500ms"}, {"weight": 100, "hold": "2s"}]);
+    let ground = Ground::new("asked", steps).await;
+    ground.scene.apply(&autoscaler()).await.unwrap();
+    let written = [
+        "meshrollouts",
+        "trafficsplits",
+        "replicasets",
+        "horizontalpodautoscalers",
+    ];
+    for resource in written {
+        ground.layer().freeze(resource);
+    }
+    ground.scene.deploy("v2").await.unwrap();
+    for resource in written {
+        asked_for(ground.layer(), resource).await;
+        ground.layer().thaw(resource);
+    }
+    let at_last = |status: &sluice_crds::MeshRolloutStatus| {
+        status.phase.as_deref() == Some("Observing") && status.step == Some(1)
+    };
+    ground
+        .scene
+        .until_status("the last step", at_last)
+        .await
+        .unwrap();
+    ground.layer().freeze("pods");
+    asked_for(ground.layer(), "pods").await;
+    ground.layer().thaw("pods");
+    ground.ended("Promoted").await;
+    assert_eq!((ground.sets("made"), ground.sets("scaled")), (1, 1));
+    assert_eq!(ground.states()[..PROMOTION.len()], PROMOTION);
+    ground.close().await;
+}
+
+/// Waits until the operator has read an object of this kind by its name.
+async fn asked_for(layer: &Layer, resource: &str) {
+    until(&format!("{resource} to be asked for"), async || {
+        let asked = layer.verbs();
+        let is_it = |call: &Call| call.verb == Verb::Get && call.resource == resource;
+        Ok(asked.iter().any(is_it).then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 /// Case 10.

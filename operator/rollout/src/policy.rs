@@ -1,7 +1,7 @@
 //! A MeshRollout's spec, read and checked.
 
 use sluice_crds::units::{self, UnitError};
-use sluice_crds::{MeshRolloutSpec, Step, names};
+use sluice_crds::{FailureAction, MeshRolloutSpec, OnNoTraffic, Router, Step, names};
 
 /// What the engine goes by. Made from the spec by [`Policy::from_spec`].
 #[derive(Debug, Clone, PartialEq)]
@@ -15,9 +15,9 @@ pub struct Policy {
     /// The verdict's rules.
     pub rules: Rules,
     /// What no traffic means.
-    pub on_no_traffic: sluice_crds::OnNoTraffic,
+    pub on_no_traffic: OnNoTraffic,
     /// What is done with a condemned revision.
-    pub on_failure: sluice_crds::FailureAction,
+    pub on_failure: FailureAction,
     /// Pods of it that are kept.
     pub keep_candidate_pods: i32,
     /// How long they are kept, ms.
@@ -84,6 +84,11 @@ pub enum PolicyError {
     /// No request could be served with such a risk.
     #[error("spec.analysis.maxRelativeRisk must be at least 1")]
     Risk,
+    /// A CRD of a later version allows what this version would ignore.
+    #[error(
+        "spec.{0} asks for what this version of the operator does not do, and a later one may: upgrade the operator, or remove it"
+    )]
+    Unhonoured(&'static str),
 }
 
 impl Policy {
@@ -94,6 +99,9 @@ impl Policy {
     pub fn from_spec(spec: &MeshRolloutSpec) -> Result<Self, PolicyError> {
         if spec.workload.is_some() == spec.versions.is_some() {
             return Err(PolicyError::Mode);
+        }
+        if let Some(field) = unhonoured(spec) {
+            return Err(PolicyError::Unhonoured(field));
         }
         let analysis = &spec.analysis;
         if analysis.max_relative_risk.is_nan() || analysis.max_relative_risk < 1.0 {
@@ -179,6 +187,41 @@ pub fn pods_for(weight: i32, replicas: i32) -> i32 {
     i32::try_from(share).unwrap_or(most).clamp(1, most)
 }
 
+/// The first field that asks for what nothing here does. The CRD of this version refuses them;
+/// that of a later one, under which this version may run for a while, does not.
+fn unhonoured(spec: &MeshRolloutSpec) -> Option<&'static str> {
+    let (strategy, analysis) = (&spec.strategy, &spec.analysis);
+    let says = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    let asked = [
+        ("router", spec.router != Router::Sluice),
+        ("gates", says(spec.gates.as_ref().map(Vec::len))),
+        ("strategy.sticky", strategy.sticky.is_some()),
+        (
+            "strategy.match",
+            says(strategy.matches.as_ref().map(Vec::len)),
+        ),
+        ("strategy.mirror", strategy.mirror.is_some()),
+        (
+            "analysis.latency",
+            says(analysis.latency.as_ref().map(Vec::len)),
+        ),
+        (
+            "analysis.metrics",
+            says(analysis.metrics.as_ref().map(Vec::len)),
+        ),
+        (
+            "analysis.onNoTraffic",
+            analysis.on_no_traffic == OnNoTraffic::Later,
+        ),
+        (
+            "onFailure.action",
+            spec.on_failure.action == FailureAction::Later,
+        ),
+    ];
+    let mut asked = asked.into_iter().filter(|(_, is_asked)| *is_asked);
+    asked.next().map(|(field, _)| field)
+}
+
 fn read_step(step: &Step, hold_ms: i64) -> Result<PolicyStep, PolicyError> {
     match (step.weight, &step.pause) {
         (Some(weight), None) => Ok(PolicyStep::Weight {
@@ -223,4 +266,60 @@ fn millis(field: &'static str, text: &str) -> Result<i64, PolicyError> {
 
 fn fraction(field: &'static str, text: &str) -> Result<f64, PolicyError> {
     units::percent(text).map_err(|source| PolicyError::Unit { field, source })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(more: Value) -> Result<Policy, PolicyError> {
+        let mut spec = json!({"workload": {"name": "web"}});
+        let fields = more.as_object().unwrap().clone();
+        spec.as_object_mut().unwrap().extend(fields);
+        Policy::from_spec(&serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn what_a_later_crd_allows_is_refused_by_name_and_not_ignored() {
+        assert!(read(json!({"gates": [], "router": "Sluice"})).is_ok());
+        for (spec, field) in [
+            (json!({"router": "Istio"}), "router"),
+            (json!({"router": "Later"}), "router"),
+            (json!({"router": "Unheard"}), "router"),
+            (json!({"gates": [{}]}), "gates"),
+            (json!({"strategy": {"mirror": "10%"}}), "strategy.mirror"),
+            (
+                json!({"strategy": {"sticky": {"header": "x-user"}}}),
+                "strategy.sticky",
+            ),
+            (json!({"strategy": {"match": [{}]}}), "strategy.match"),
+            (
+                json!({"analysis": {"latency": [{"percentile": 99, "max": "1s"}]}}),
+                "analysis.latency",
+            ),
+            (
+                json!({"analysis": {"metrics": [{"name": "m", "prometheus": {"query": "q", "max": 1}}]}}),
+                "analysis.metrics",
+            ),
+            (
+                json!({"analysis": {"onNoTraffic": "Ask"}}),
+                "analysis.onNoTraffic",
+            ),
+            (
+                json!({"onFailure": {"action": "Freeze"}}),
+                "onFailure.action",
+            ),
+        ] {
+            assert_eq!(read(spec), Err(PolicyError::Unhonoured(field)));
+        }
+        let why = PolicyError::Unhonoured("router").to_string();
+        assert!(
+            why.contains("spec.router") && why.contains("upgrade the operator"),
+            "{why}"
+        );
+    }
 }

@@ -10,6 +10,11 @@ const ENDED_UIDS: usize = 10;
 
 /// Everything that the next decision needs to know of the last ones. Written by the leader in
 /// one status write with a resourceVersion precondition; read back after a restart.
+///
+/// Between versions: whoever writes a state has decided by it alone, so a field that it does not
+/// know is gone with its next write. A version that adds a field gives it a default that means "as
+/// before". A named step that an earlier version does not know is for it no state at all: it holds
+/// everything, and says so.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct State {

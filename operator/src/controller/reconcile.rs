@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{Api, Resource, api::PostParams};
-use sluice_crds::{MeshRollout, MeshRolloutStatus};
+use kube::Resource;
 use sluice_rollout::{
     Millis,
     conditions::conditions,
@@ -25,10 +24,10 @@ use super::{
     bypass::Bypass,
     evidence::{Arrived, Evidence, standing},
     exports,
-    facts::{DeploymentFacts, Key, MANAGER, RolloutFacts, SplitFacts},
+    facts::{DeploymentFacts, Key, RolloutFacts, SplitFacts},
     observe::{observe, services_of},
-    seen::{ASKING, Kind, PATIENCE, Write},
-    status::{Difference, Fact, Shown, difference, figures_every, render, with_hindrance},
+    seen::{ASKING, PATIENCE, Write},
+    status::{Fact, Shown, render, with_hindrance},
     stored::{keep_fence, read_state},
     watches::Namespace,
 };
@@ -47,7 +46,7 @@ pub struct Memory {
     hindrance: Option<String>,
     backoff: Backoff,
     rest_until: Option<Instant>,
-    status_written: Option<Instant>,
+    pub(super) status_written: Option<Instant>,
     split_told: Told,
     phase: Option<&'static str>,
     bypass: Bypass,
@@ -65,6 +64,21 @@ pub(super) struct Look<'a> {
     pub(super) now: Timestamp,
     /// Set once the apiserver has said that the state is the newest one.
     pub(super) state_stands: OnceCell<()>,
+}
+
+impl<'a> Look<'a> {
+    /// Nothing is seen, since nothing can be decided.
+    fn blind(rollout: &'a RolloutFacts, namespace: &'a Namespace, now: Timestamp) -> Self {
+        Look {
+            rollout,
+            namespace,
+            split: None,
+            observation: Observation::default(),
+            laggards: Vec::new(),
+            now,
+            state_stands: OnceCell::new(),
+        }
+    }
 }
 
 impl Controller {
@@ -155,7 +169,13 @@ impl Controller {
         let key = rollout.meta.key();
         let namespace = self.world.namespace(&key.namespace);
         let split = self.world.splits.get(&key.namespace, &key.name);
-        let state = read_state(rollout, split.as_deref(), now)?;
+        let state = match read_state(rollout, split.as_deref(), now) {
+            Ok(state) => state,
+            Err(unreadable) => {
+                let look = Look::blind(rollout, &namespace, now);
+                return self.stall(&look, &unreadable, memory).await;
+            }
+        };
         if memory.written.as_deref() == Some(&state) {
             // The cache shows it: nobody needs it twice.
             memory.written = None;
@@ -321,8 +341,8 @@ impl Controller {
         Ok(decision)
     }
 
-    /// Writes the status whole, if it differs; figures alone now and then. Gives when they are
-    /// due.
+    /// Writes the status of a decision, if it differs; figures alone now and then. Gives when they
+    /// are due.
     async fn write_status(
         &self,
         look: &Look<'_>,
@@ -332,8 +352,7 @@ impl Controller {
         memory: &mut Memory,
     ) -> Result<Option<Instant>, ActError> {
         let rollout = look.rollout;
-        let mut object = rollout.whole();
-        let before = object.status.as_ref();
+        let before = rollout.whole().status.unwrap_or_default();
         let generation = rollout.meta.generation;
         let shown = Shown {
             policy,
@@ -343,40 +362,15 @@ impl Controller {
             generation,
             now: look.now,
         };
-        let next =
-            render(shown, before.unwrap_or(&MeshRolloutStatus::default())).map_err(|error| {
-                ActError::Failed {
-                    what: "rendering the status".to_owned(),
-                    message: error.to_string(),
-                }
-            })?;
-        match difference(before, &next) {
-            Difference::None => return Ok(None),
-            Difference::Substance => {}
-            Difference::Figures => {
-                let every = figures_every(self.metrics.trying());
-                let due = memory.status_written.map(|written| written + every);
-                if let Some(due) = due.filter(|due| *due > Instant::now()) {
-                    return Ok(Some(due));
-                }
-            }
+        let next = render(shown, &before).map_err(|error| ActError::Failed {
+            what: "rendering the status".to_owned(),
+            message: error.to_string(),
+        })?;
+        let due_at = self.store(look, next, memory).await?;
+        if due_at.is_none() {
+            memory.written = Some(Box::new(state.clone()));
         }
-        object.status = Some(next);
-        let api = Api::<MeshRollout>::namespaced(self.client.clone(), &rollout.meta.namespace);
-        let params = PostParams {
-            dry_run: false,
-            field_manager: Some(MANAGER.to_owned()),
-        };
-        let what = format!("status of MeshRollout {}", rollout.meta.name);
-        let request = async {
-            api.replace_status(&rollout.meta.name, &params, &object)
-                .await
-        };
-        self.writer(look).send(Kind::Rollout, what, request).await?;
-        look.state_stands.set(()).ok();
-        memory.status_written = Some(Instant::now());
-        memory.written = Some(Box::new(state.clone()));
-        Ok(None)
+        Ok(due_at)
     }
 
     /// The state is written: brings about what it asks for. Gives when there is more to do
@@ -429,7 +423,7 @@ impl Controller {
         Ok([again, figures_at].into_iter().flatten().min())
     }
 
-    fn writer<'a>(&'a self, look: &'a Look<'_>) -> Writer<'a> {
+    pub(super) fn writer<'a>(&'a self, look: &'a Look<'_>) -> Writer<'a> {
         Writer {
             client: &self.client,
             leadership: &self.leadership,

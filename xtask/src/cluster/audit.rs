@@ -18,16 +18,20 @@ pub(super) fn flags(cluster: &Cluster) -> Result<Vec<String>> {
     ])
 }
 
-/// Everything that Sluice's accounts ask; of others writes, but none of those that come all the
-/// time. No content.
+/// Our own accounts.
+const OURS: [&str; 3] = ["controller", "serving", "ca"];
+
+/// Everything that our own accounts ask, so that what they need can be told from what they may do; of
+/// others writes, but none of those that come all the time. No content.
 fn policy() -> serde_json::Value {
+    let ours = OURS.map(|role| format!("system:serviceaccount:sluice-system:sluice-{role}"));
     let leases = json!([{"group": "coordination.k8s.io", "resources": ["leases"]}]);
     json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
-            {"level": "Metadata", "userGroups": ["system:serviceaccounts:sluice-system"]},
+            {"level": "Metadata", "users": ours},
             {"level": "None", "verbs": ["get", "list", "watch"]},
             {"level": "None", "userGroups": ["system:nodes"]},
             {"level": "None", "resources": leases},

@@ -77,7 +77,9 @@ fn apiserver(cluster: &Cluster) -> Result<Component> {
         format!("--proxy-client-cert-file={}", pki("front-proxy.crt")),
         format!("--proxy-client-key-file={}", pki("front-proxy.key")),
         "--authorization-mode=Node,RBAC".to_owned(),
-        "--enable-admission-plugins=NodeRestriction".to_owned(),
+        // The second is what OpenShift has: who sets an owner needs rights for it.
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement"
+            .to_owned(),
         "--allow-privileged=true".to_owned(),
         format!("--service-cluster-ip-range={}", network::SERVICES),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),

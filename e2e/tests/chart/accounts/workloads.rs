@@ -93,7 +93,7 @@ async fn the_controller_makes_and_changes_its_own_replica_sets_and_removes_other
     let post = PostParams::default();
     let made = "a ReplicaSet that Sluice makes carries the label sluice.dev/rollout and belongs to a MeshRollout";
     let owner = json!([{"apiVersion": "sluice.dev/v1alpha1", "kind": "MeshRollout", "name": "web",
-        "uid": "00000000-0000-0000-0000-000000000001", "controller": true, "blockOwnerDeletion": true}]);
+        "uid": "00000000-0000-0000-0000-000000000001", "controller": true, "blockOwnerDeletion": false}]);
     let label = json!({"sluice.dev/rollout": "web"});
     let ours = json!({"labels": label, "ownerReferences": owner});
     for lacking in [

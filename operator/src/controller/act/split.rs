@@ -14,7 +14,10 @@ use super::{ActError, Writer, params};
 use crate::controller::{
     facts::{Meta, SplitFacts},
     seen::Kind,
+    stored::kept,
 };
+
+const CRD: &str = "trafficsplits.sluice.dev";
 
 /// The spec that a decision asks for.
 #[must_use]
@@ -115,7 +118,8 @@ impl Writer<'_> {
         };
         let what = format!("creating TrafficSplit {}", meta.name);
         let request = async { self.splits().create(&params(), &split).await };
-        self.send(Kind::Split, what, request).await.map(|_| ())
+        let stored = self.send(Kind::Split, what, request).await?;
+        kept(CRD, "spec", &split.spec, &stored.spec)
     }
 
     async fn replace_split(
@@ -134,7 +138,8 @@ impl Writer<'_> {
                 .replace(&split.meta.name, &params(), &next)
                 .await
         };
-        self.send(Kind::Split, what, request).await.map(|_| ())
+        let stored = self.send(Kind::Split, what, request).await?;
+        kept(CRD, "spec", &next.spec, &stored.spec)
     }
 
     async fn delete_split(&self, split: &SplitFacts) -> Result<(), ActError> {

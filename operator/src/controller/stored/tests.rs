@@ -59,6 +59,46 @@ fn a_state_that_cannot_be_read_is_said_and_not_replaced() {
 }
 
 #[test]
+fn a_state_of_a_later_version_is_read_without_what_this_one_does_not_know() {
+    let mut later = rollout("web", "web");
+    let state = Some(json!({"fence": 7, "phase": {"name": "Idle"}, "later": {"any": "thing"}}));
+    later.object.status = Some(MeshRolloutStatus {
+        state,
+        ..MeshRolloutStatus::default()
+    });
+    let state = read_state(&later, None, Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(state.fence, 7);
+    let phase = json!({"fence": 7, "phase": {"name": "Warming"}});
+    later.object.status.as_mut().unwrap().state = Some(phase);
+    let error = read_state(&later, None, Timestamp::UNIX_EPOCH).unwrap_err();
+    assert!(error.to_string().contains("Warming"), "{error}");
+}
+
+#[test]
+fn what_an_older_crd_drops_is_named() {
+    let sent = json!({"weight": 10, "state": {"logs": [0.0, 0.5]}, "verdict": null});
+    let told = |stored| kept("crd", "status", &sent, &stored).map_err(|error| error.to_string());
+    let whole = json!({"weight": 10, "state": {"logs": [0, 0.5]}, "of": "a later version"});
+    assert_eq!(told(whole), Ok(()));
+    for (stored, field) in [
+        (json!({"weight": 10}), "status.state was"),
+        (json!({"state": sent["state"]}), "status.weight was"),
+        (json!({"weight": 10, "state": {}}), "status.state.logs was"),
+        (
+            json!({"weight": 10, "state": {"logs": [0.0, 0.6]}}),
+            "status.state.logs was",
+        ),
+    ] {
+        let why = told(stored).unwrap_err();
+        assert!(why.starts_with(field), "{why}");
+        assert!(
+            why.contains("the CRD crd is older than this operator"),
+            "{why}"
+        );
+    }
+}
+
+#[test]
 fn other_services_are_another_decision_about_traffic() {
     let arm = Arm {
         revision: "r2".to_owned(),
