@@ -65,7 +65,7 @@ impl Lane {
     /// # Errors
     /// What is missing, with how to get it.
     pub async fn start() -> Result<Self> {
-        let mut stage = Stage::start().await?;
+        let mut stage = Stage::on_a_free_cluster().await?;
         let controller = stage.controller("sluice-controller-0").await?;
         controller.supervise(stage.tasks());
         Ok(Self { stage, controller })

@@ -278,17 +278,7 @@ impl Scene {
 /// A version of the Deployment as it stands in git.
 #[must_use]
 pub fn in_git(version: &str) -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": APP},
-        "spec": {
-            "replicas": REPLICAS,
-            "selector": {"matchLabels": {"app": APP}},
-            "template": {
-                "metadata": {"labels": {"app": APP}},
-                "spec": {"containers": [{"name": "app", "image": format!("app:{version}")}]},
-            },
-        },
-    })
+    objects::deployment(APP, version, REPLICAS)
 }
 
 /// What matters of a status, for messages.

@@ -81,7 +81,7 @@ pub struct Stage {
     folder: PathBuf,
     tasks: JoinSet<()>,
     /// Given back last: whoever plays there next finds none of the above.
-    _cluster: Cluster,
+    cluster: Option<Cluster>,
 }
 
 /// Where the apiserver is, as a kubeconfig says it.
@@ -92,13 +92,22 @@ struct Server {
 }
 
 impl Stage {
-    /// Waits for a free cluster, installs the chart's objects, and starts the serving role and the kubelet.
+    /// Waits for a free cluster, and starts everything there.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn on_a_free_cluster() -> Result<Self> {
+        let cluster = clusters::lend().await;
+        let mut stage = Self::start(cluster.kubeconfig()).await?;
+        stage.cluster = Some(cluster);
+        Ok(stage)
+    }
+
+    /// Installs the chart's objects, and starts the serving role and the kubelet.
     ///
     /// # Errors
     /// What is missing, with how to get it.
-    pub async fn start() -> Result<Self> {
-        let cluster = clusters::lend().await;
-        let kubeconfig = cluster.kubeconfig();
+    pub async fn start(kubeconfig: &Path) -> Result<Self> {
         let file = Kubeconfig::read_from(kubeconfig)?;
         let server = Server::of(kubeconfig)?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
@@ -144,7 +153,7 @@ impl Stage {
             server,
             folder,
             tasks,
-            _cluster: cluster,
+            cluster: None,
         })
     }
 
@@ -216,14 +225,6 @@ impl Stage {
             "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod.uid()},
         });
         token(&self.admin, namespace, "default", &spec).await
-    }
-
-    /// Starts the ca role once more.
-    ///
-    /// # Errors
-    /// It does not come to have all certificates in place.
-    pub async fn ca(&self) -> Result<Process> {
-        certificates(&self.admin, &self.server, &self.folder).await
     }
 
     /// Where the logs are.

@@ -14,15 +14,13 @@ use sluice_e2e::{
     world::SYSTEM,
 };
 
-
-
 const ROOT: &str = "sluice-ca";
 const LEAFS: [&str; 2] = ["sluice-serving-tls", "sluice-controller-tls"];
 
 /// A root lives for years: one of long ago shows what happens at its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_root_whose_time_is_over_is_followed_by_another_and_by_leafs_of_it() {
-    let stage = Stage::start().await.unwrap();
+    let stage = Stage::on_a_free_cluster().await.unwrap();
     let secrets = Api::<Secret>::namespaced(stage.admin.clone(), SYSTEM);
     let old = root_of_long_ago();
     let patch = Patch::Merge(json!({"data": {"tls.crt": ByteString(old.clone().into_bytes())}}));

@@ -47,7 +47,7 @@ pub fn steps(hold: &str) -> Value {
 impl Ground {
     /// Everything is up, and v1 is stable.
     pub async fn new(name: &str, steps: Value) -> Self {
-        let mut stage = Stage::start().await.unwrap();
+        let mut stage = Stage::on_a_free_cluster().await.unwrap();
         let controller = stage.controller("sluice-controller-0").await.unwrap();
         controller.supervise(stage.tasks());
         Self::on(stage, controller, name, steps).await

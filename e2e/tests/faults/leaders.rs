@@ -25,7 +25,7 @@ fn first_weight(namespace: &str, action: Action) -> Rule {
 
 /// Two replicas, the first of which leads.
 async fn two() -> (Stage, Controller, Controller) {
-    let stage = Stage::start().await.unwrap();
+    let stage = Stage::on_a_free_cluster().await.unwrap();
     let first = stage.controller("sluice-controller-first").await.unwrap();
     leads(&first).await;
     let second = stage.controller("sluice-controller-second").await.unwrap();
@@ -153,7 +153,7 @@ async fn what_the_leader_answers_does_not_arrive_and_the_release_ends_all_the_sa
 
 /// The relay is cut while a step is observed, for longer than the step's hold.
 async fn cut_relay(name: &str, cut: Cut) {
-    let mut stage = Stage::start().await.unwrap();
+    let mut stage = Stage::on_a_free_cluster().await.unwrap();
     let controller = stage.controller("sluice-controller-0").await.unwrap();
     let relay = format!("{}:15013", controller.ip);
     let cable = Cable::to(relay.clone()).await.unwrap();
@@ -211,7 +211,7 @@ async fn a_proxy_that_takes_no_news_holds_the_step_and_is_named() {
 /// Case 4: the owner is in the very request that makes the candidate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_made_in_the_last_breath_goes_with_its_rollout() {
-    let stage = Stage::start().await.unwrap();
+    let stage = Stage::on_a_free_cluster().await.unwrap();
     let controller = stage.controller("sluice-controller-0").await.unwrap();
     let ground = Ground::on(stage, controller, "orphan", steps("60s")).await;
     let is_creation = |asked: &sluice_e2e::faults::rule::Asked| {

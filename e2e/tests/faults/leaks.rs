@@ -5,16 +5,13 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde_json::{Value, json};
 use sluice_e2e::{
-    faults::{scene::in_git, stage::metrics},
+    faults::{clusters, scene::in_git, stage::metrics},
     files,
     leaks::Secrets,
     world,
 };
 
-use crate::{
-    ground::{Ground, steps},
-    kubeconfigs,
-};
+use crate::ground::{Ground, steps};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_the_operator_writes_shows_a_key_a_token_or_a_secret_of_an_application() {

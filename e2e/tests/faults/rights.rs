@@ -5,8 +5,6 @@ use std::path::Path;
 
 use sluice_e2e::{faults::clusters, files, helm, rights};
 
-
-
 #[test]
 fn the_accounts_may_do_what_they_were_seen_to_do_and_no_more() {
     let rendered = helm::render(&[]).unwrap();
