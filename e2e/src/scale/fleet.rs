@@ -25,6 +25,10 @@ pub fn pods(rollouts: usize) -> usize {
     rollouts.div_ceil(ONE_POD_IN)
 }
 
+fn has_pod(number: usize) -> bool {
+    number.is_multiple_of(ONE_POD_IN)
+}
+
 /// Makes the Deployments of these numbers, each with its Service and MeshRollout.
 ///
 /// # Errors
@@ -48,7 +52,7 @@ async fn one(client: &Client, number: usize) -> kube::Result<()> {
         format!("fleet-{}", number / PER_NAMESPACE),
         format!("app-{number}"),
     );
-    let replicas = i32::from(number % ONE_POD_IN == 0);
+    let replicas = i32::from(has_pod(number));
     let mut service = service(&name);
     // Nobody calls them, and the apiserver gives out a few addresses a second only.
     service["spec"]["clusterIP"] = json!("None");
@@ -70,9 +74,7 @@ mod tests {
     #[test]
     fn so_many_pods_are_asked_for_as_are_told() {
         for rollouts in [0, 1, 10, 11, 995] {
-            let asked = (0..rollouts)
-                .filter(|number| number % ONE_POD_IN == 0)
-                .count();
+            let asked = (0..rollouts).filter(|number| has_pod(*number)).count();
             assert_eq!(pods(rollouts), asked);
         }
     }

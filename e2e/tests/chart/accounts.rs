@@ -22,7 +22,7 @@ use kube::{
     Api, Client, Error, Resource,
     api::{Patch, PatchParams, PostParams},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -98,13 +98,21 @@ where
 async fn install() {
     upgrade("info");
     let api = Api::<Secret>::namespaced(account("ca").await, SYSTEM);
+    let other = typed(json!({"metadata": {"name": "other"}}));
+    until_refused(&api, &other).await;
+}
+
+/// Waits for the policy that refuses this object to be in force.
+async fn until_refused<K>(api: &Api<K>, object: &K)
+where
+    K: Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+{
     let dry_run = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
-    let other = typed(json!({"metadata": {"name": "other"}}));
     for _ in 0..200 {
-        if api.create(&dry_run, &other).await.is_err() {
+        if api.create(&dry_run, object).await.is_err() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -296,7 +296,10 @@ mod tests {
                 json!({"strategy": {"sticky": {"header": "x-user"}}}),
                 "strategy.sticky",
             ),
-            (json!({"strategy": {"match": [{}]}}), "strategy.match"),
+            (
+                json!({"strategy": {"match": [{"headers": {}}]}}),
+                "strategy.match",
+            ),
             (
                 json!({"analysis": {"latency": [{"percentile": 99, "max": "1s"}]}}),
                 "analysis.latency",

@@ -8,7 +8,7 @@ use kube::{
 use serde_json::{Value, json};
 use sluice_crds::TrafficSplit;
 
-use super::{Place, acting_as, merge, refusal, typed};
+use super::{Place, acting_as, merge, refusal, typed, until_refused};
 
 fn split(fence: i64, candidate: i32) -> Value {
     json!({
@@ -36,6 +36,7 @@ async fn a_team_that_may_write_every_kind_of_its_namespace_sets_no_weight() {
 
     let sentence = "what a TrafficSplit says is written by Sluice alone: change the MeshRollout of the same name";
     let create = PostParams::default();
+    until_refused(&theirs, &typed(split(1, 50))).await;
     let why = refusal(theirs.create(&create, &typed(split(1, 50))).await);
     assert!(why.contains(sentence), "{why}");
 

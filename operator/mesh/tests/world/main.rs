@@ -21,6 +21,19 @@ const WHOLE: &str = "outbound|80||cart.shop.svc.cluster.local";
 const STABLE: &str = "outbound|80|stable|cart.shop.svc.cluster.local";
 const CANDIDATE: &str = "outbound|80|candidate|cart.shop.svc.cluster.local";
 
+/// Every name under which `shop/cart` can be asked for.
+const NAMES: [(Kind, &str); 9] = [
+    (Kind::Listener, "outbound/10.96.0.1:80"),
+    (Kind::Listener, "outbound/cart.shop.svc.cluster.local:80"),
+    (Kind::Route, ROUTE),
+    (Kind::Cluster, WHOLE),
+    (Kind::Cluster, STABLE),
+    (Kind::Cluster, CANDIDATE),
+    (Kind::Endpoints, WHOLE),
+    (Kind::Endpoints, STABLE),
+    (Kind::Endpoints, CANDIDATE),
+];
+
 /// `cart` at 10.96.0.1:80, two pods of v1, one gated pod of v2.
 pub fn cart() -> World {
     let mut world = World::new("cluster.local");

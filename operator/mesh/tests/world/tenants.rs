@@ -5,23 +5,10 @@ use sluice_mesh::{ExportTo, Input, ObjectKey, World, WrongExportTo};
 use sluice_xds::{Kind, Limits, Resources, ServerSession};
 
 use crate::{
-    CANDIDATE, HOST, ROUTE, STABLE, WHOLE, cart,
+    CANDIDATE, HOST, NAMES, ROUTE, STABLE, WHOLE, cart,
     fixtures::{NAMESPACE, key, mesh, pod, service, slice, split},
     look, split_cart,
 };
-
-/// Every name under which `shop/cart` can be asked for.
-const NAMES: [(Kind, &str); 9] = [
-    (Kind::Listener, "outbound/10.96.0.1:80"),
-    (Kind::Listener, "outbound/cart.shop.svc.cluster.local:80"),
-    (Kind::Route, ROUTE),
-    (Kind::Cluster, WHOLE),
-    (Kind::Cluster, STABLE),
-    (Kind::Cluster, CANDIDATE),
-    (Kind::Endpoints, WHOLE),
-    (Kind::Endpoints, STABLE),
-    (Kind::Endpoints, CANDIDATE),
-];
 
 fn exported(to: &str) -> Service {
     let cart = service("cart").vip("10.96.0.1").port("http", 80);

@@ -4,24 +4,14 @@ use sluice_mesh::{Input, World};
 use sluice_xds::{Kind, ResourceName, metadata::RouteFacts};
 
 use crate::{
-    CANDIDATE, ROUTE, STABLE, WHOLE, cart,
+    CANDIDATE, NAMES, ROUTE, STABLE, WHOLE, cart,
     fixtures::{key, service, split},
     look, split_cart,
 };
 
 /// Versions of everything that can be made of `cart`, by name.
 fn versions(world: &World) -> Vec<(String, Option<String>)> {
-    let names = [
-        (Kind::Listener, "outbound/10.96.0.1:80"),
-        (Kind::Route, ROUTE),
-        (Kind::Cluster, WHOLE),
-        (Kind::Cluster, STABLE),
-        (Kind::Cluster, CANDIDATE),
-        (Kind::Endpoints, WHOLE),
-        (Kind::Endpoints, STABLE),
-        (Kind::Endpoints, CANDIDATE),
-    ];
-    let versions = names.map(|(kind, name)| (format!("{kind}"), look::version(world, kind, name)));
+    let versions = NAMES.map(|(kind, name)| (format!("{kind}"), look::version(world, kind, name)));
     versions.into()
 }
 

@@ -25,6 +25,7 @@ pub fn write(
             if against {
                 return Err(format!("condemned revision {revision} is given away"));
             }
+            after.ghost.given = Some(revision);
             Ok(())
         }
         _ => Ok(()),
@@ -53,7 +54,9 @@ fn status(
     {
         return Err(format!("condemned revision {revision} gains weight"));
     }
+    // Where git has moved on before the verdict was written, another revision was in between.
     if let Some(revision) = candidate(&next)
+        && revision == before.cluster.deployment.template
         && is_against(&next, revision)
         && !is_against(&last, revision)
     {
@@ -115,7 +118,8 @@ pub fn taken(
 pub fn replaced(machine: &Machine, before: &World, template: Revision) -> Result<(), String> {
     let state = stored(machine, before);
     let promoted = state.is_some_and(|state| is_past_return(state, template));
-    (promoted || before.ghost.unheld)
+    let given = before.ghost.given == Some(template);
+    (promoted || given || before.ghost.unheld)
         .then_some(())
         .ok_or_else(|| format!("revision {template} replaces stable pods unpromoted"))
 }
@@ -210,7 +214,8 @@ impl End<'_> {
             return Err("git's revision does not serve alone".to_owned());
         }
         let began = self.began();
-        let was_stable = began.is_none_or(|began| is_past_return(began, template));
+        let was_given = self.begin.ghost.given == Some(template);
+        let was_stable = was_given || began.is_none_or(|began| is_past_return(began, template));
         let word = rollout_word(self.world, Command::Promote);
         if !self.is_good && !was_stable && !word && !self.begin.ghost.unheld {
             return Err("a bad revision is promoted".to_owned());
@@ -234,7 +239,10 @@ impl End<'_> {
         if self.is_good && !was_against && !word && self.machine.has_no_deadline() {
             return Err("a good revision is rejected".to_owned());
         }
-        if self.pods(template) > 0 && !self.begin.ghost.unheld {
+        // The first revision's own pods may be left, where its successor was adopted and another
+        // one came before they were gone.
+        let is_left = template == 0 && self.world.cluster.native[0] > 0;
+        if self.pods(template) > 0 && !is_left && !self.begin.ghost.unheld {
             return Err("a rejected revision has pods among the stable ones".to_owned());
         }
         Ok(())

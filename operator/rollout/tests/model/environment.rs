@@ -331,6 +331,7 @@ fn frozen(cluster: &Cluster, kinds: Objects) -> Frozen {
         _ => {
             view.sets = cluster.sets;
             view.native = cluster.native;
+            view.native_uid = cluster.native_uid;
             view.native_down = cluster.native_down;
         }
     }
@@ -394,6 +395,7 @@ fn renew(next: &mut World) {
         ..Default::default()
     };
     cluster.native = [0; 3];
+    cluster.native_uid = cluster.deployment.uid;
     for set in &mut cluster.sets {
         *set = set.filter(|set| set.owner != Owner::Deployment);
     }

@@ -92,14 +92,20 @@ pub fn decide(
 fn look(view: &Cluster, world: &World, known: StateRef, evidence: Evidence) -> Look {
     let template = view.deployment.template;
     let life = view.rollout.map_or(0, |rollout| rollout.life);
+    // Those of a Deployment that has ended have another owner.
+    let has_its_own = view.native_uid == view.deployment.uid;
     let mut running = view.native;
     for (revision, set) in view.sets.iter().enumerate() {
         if let Some(set) = set.filter(|set| set.owner == Owner::Deployment) {
             running[revision] += set.replicas;
         }
     }
+    if !has_its_own {
+        running = [0; 3];
+    }
     let candidate = view.sets[usize::from(template)].and_then(|set| {
-        let owner = owner(&set, life)?;
+        let owner =
+            owner(&set, life).filter(|owner| has_its_own || *owner != SeenOwnerKey::Deployment)?;
         Some(SeenCandidate {
             owner,
             replicas: set.replicas,

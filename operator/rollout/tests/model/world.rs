@@ -92,6 +92,8 @@ pub struct Cluster {
     pub sets: [Option<Set>; 3],
     /// Pods of the Deployment's own other ReplicaSets, by revision.
     pub native: [u8; 3],
+    /// Which life of the Deployment those, and the ReplicaSets that it has adopted, are of.
+    pub native_uid: u8,
     /// The Deployment's own pods are not ready just now.
     pub native_down: bool,
 }
@@ -226,6 +228,9 @@ pub struct Ghost {
     /// Revision that a verdict is against, and the fence of that verdict; until git brings
     /// another one, or somebody says retry.
     pub condemned: Option<(Revision, u8)>,
+    /// The last revision whose ReplicaSet was given away: it had passed every step, though git may
+    /// have gone elsewhere and come back before that write landed.
+    pub given: Option<Revision>,
     /// The template came without being held: its native pods are nobody's fault here.
     pub unheld: bool,
 }
@@ -269,6 +274,7 @@ impl World {
         if frozen.kinds.meets(Objects::SETS) {
             view.sets = frozen.view.sets;
             view.native = frozen.view.native;
+            view.native_uid = frozen.view.native_uid;
             view.native_down = frozen.view.native_down;
         }
         (view, frozen.written.within(frozen.kinds))

@@ -124,7 +124,8 @@ async fn subscribed(harness: &Harness, token: &str) -> Ads {
 async fn two(ads: &mut Ads) -> (Vec<String>, Vec<String>) {
     let (mut brought, mut taken) = (Vec::new(), Vec::new());
     for _ in 0..2 {
-        let told = ads.next().await;
+        let told = tokio::time::timeout(Duration::from_secs(30), ads.next());
+        let told = told.await.expect("a response");
         brought.extend(told.resources.into_iter().map(|resource| resource.name));
         taken.extend(told.removed_resources);
     }

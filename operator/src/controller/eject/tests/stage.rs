@@ -107,9 +107,9 @@ fn webhooks() -> Value {
 /// MeshRollout `web` observes revision `r2` at 10 %, one pod of it beside three stable ones.
 fn world() -> World {
     let world = World::default();
-    let arm = |revision: &str, hash: &str| Arm {
+    let arm = |revision: &str, hashes: &[&str]| Arm {
         revision: revision.to_owned(),
-        pod_label_values: vec![hash.to_owned()],
+        pod_label_values: hashes.iter().map(|&hash| hash.to_owned()).collect(),
     };
     let now = Timestamp::now().as_millisecond();
     let state = State {
@@ -119,9 +119,9 @@ fn world() -> World {
             since: now,
         },
         weight: 10,
-        stable: Some(arm("r1", "web-1")),
+        stable: Some(arm("r1", &[])),
         candidate: Some(Candidate {
-            arm: arm("r2", "sluice-r2"),
+            arm: arm("r2", &["sluice-r2"]),
             started: now,
             ..Candidate::default()
         }),
