@@ -37,7 +37,9 @@ pub struct Load {
     pub rate: u32,
     /// Connections.
     pub connections: usize,
-    /// Every n-th request goes through both tiers.
+    /// What is asked for.
+    pub path: String,
+    /// Every n-th request goes through both tiers instead.
     pub two_tier_every: u64,
 }
 
@@ -153,7 +155,7 @@ async fn exchange(
     let (method, path, body) = if two_tier {
         ("POST", "/echo", Bytes::from(format!("request {id}")))
     } else {
-        ("GET", "/", Bytes::new())
+        ("GET", load.path.as_str(), Bytes::new())
     };
     let request = http::Request::builder()
         .method(method)

@@ -125,6 +125,7 @@ async fn begin(stage: &Stage) -> Result<(Teller, Running, Cluster)> {
         host: HOST.to_owned(),
         rate,
         connections: 48,
+        path: "/".to_owned(),
         two_tier_every: 5,
     };
     let running = load::start(load, ledger.clone());
@@ -158,6 +159,7 @@ async fn serves(gateway: SocketAddr) -> Result<()> {
                 host: HOST.to_owned(),
                 rate: 50,
                 connections: 1,
+                path: "/".to_owned(),
                 two_tier_every: 2,
             };
             let from = probe.now();

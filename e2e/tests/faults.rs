@@ -7,6 +7,8 @@ mod answers;
 mod autoscalers;
 #[path = "faults/certificates.rs"]
 mod certificates;
+#[path = "faults/ejects.rs"]
+mod ejects;
 #[path = "faults/ground.rs"]
 mod ground;
 #[path = "faults/leaders.rs"]

@@ -119,7 +119,7 @@ fn api() -> Result<()> {
 }
 
 /// Cluster tests that keep to namespaces of their own and leave Sluice and the node alone.
-const SIDE_BY_SIDE: [&str; 11] = [
+const SIDE_BY_SIDE: [&str; 12] = [
     "adoption::",
     "apply_loop::",
     "bad_input::",
@@ -128,13 +128,19 @@ const SIDE_BY_SIDE: [&str; 11] = [
     "candidate_trouble::",
     "commands::",
     "dry_run::",
+    "cut_off::a_proxy_that_stands_still",
     "ends_of_life::",
     "mode_b::",
     "stable_trouble::",
 ];
 
 /// Those that wait for minutes: for `prove`.
-const SLOW: [&str; 2] = ["autoscaler::", "uninstall::uninstalled_under_traffic"];
+const SLOW: [&str; 4] = [
+    "autoscaler::",
+    "churn::",
+    "cut_off::a_gateway_cut_off",
+    "uninstall::uninstalled_under_traffic",
+];
 
 /// What looks at all that the others have left behind.
 const LAST: [&str; 2] = ["leaks::", "refused::"];

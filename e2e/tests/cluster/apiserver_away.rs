@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     demo::{self, Traffic},
-    node::{self, afterwards, say, wait_until, xtask},
+    node::{self, afterwards, say, start_apiserver, stop_apiserver},
     place::within,
 };
 
@@ -16,18 +16,10 @@ async fn ten_seconds_without_an_apiserver_cost_no_request_and_rollouts_work_afte
     demo::settled(&client).await;
     let traffic = Traffic::start(RATE).await;
     let outage = async {
-        xtask(&["stop", "apiserver"]).await;
-        // Left alone, these look for the apiserver again after up to half a minute.
-        for component in ["controller-manager", "scheduler"] {
-            xtask(&["stop", component]).await;
-        }
+        stop_apiserver().await;
         traffic.goes_on(10 * RATE as usize).await;
     };
-    afterwards(outage, xtask(&["up"])).await;
-    wait_until("the apiserver to answer", async || {
-        Ok(client.apiserver_version().await.is_ok())
-    })
-    .await;
+    afterwards(outage, start_apiserver(&client)).await;
     let back = Instant::now();
     // A step is passed only when every serving replica has reported to the leader again.
     within("sluice-after-outage", false, async |place| {

@@ -124,6 +124,11 @@ impl Place {
     /// Promotes a revision by command and waits until it is stable.
     pub async fn promote(&self, name: &str, revision: &str) {
         self.command(name, "promote", revision).await;
+        self.promoted(name, revision).await;
+    }
+
+    /// Waits until a revision is the stable one and nothing moves any more.
+    pub async fn promoted(&self, name: &str, revision: &str) {
         self.until(name, &format!("{revision} promoted"), |look| {
             look.phase == "Idle" && look.ready == "True" && look.stable == revision
         })

@@ -146,6 +146,7 @@ fn requests(gateway: SocketAddr, rate: u32, ledger: &Arc<Ledger>) -> Running {
         host: "shop.local".to_owned(),
         rate,
         connections: 16,
+        path: "/".to_owned(),
         two_tier_every: 0,
     };
     load::start(load, ledger.clone())

@@ -21,7 +21,7 @@ use crate::{
 
 /// Deployment, Service and MeshRollout.
 pub const APP: &str = "web";
-/// Requests a second.
+/// Requests a second, unless a setting says otherwise.
 const RATE: u32 = 40;
 /// So many that requests which hang keep no other waiting.
 const CONNECTIONS: usize = 200;
@@ -30,7 +30,31 @@ const GATEWAY: &str = include_str!("../../../examples/gitops/apps/demo/gateway.y
 /// An application under load.
 pub struct Busy {
     pub traffic: Traffic,
+    rate: u32,
     observer: Observer,
+}
+
+/// What stands before a test begins, and what is asked of it.
+pub struct Setting {
+    /// [`APP`].
+    pub deployment: Value,
+    /// Replicas of its gateway.
+    pub gateways: i32,
+    /// Requests a second.
+    pub rate: u32,
+    /// What they ask for.
+    pub path: &'static str,
+}
+
+impl Setting {
+    pub fn of(deployment: Value) -> Self {
+        Self {
+            deployment,
+            gateways: 1,
+            rate: RATE,
+            path: "/",
+        }
+    }
 }
 
 /// The MeshRollout of [`APP`] with a short hold, nothing of a rejected revision kept, and this
@@ -47,19 +71,32 @@ pub fn hurried(deadline: &str) -> Value {
     )
 }
 
+/// A first step at 50 % that lasts.
+pub fn half() -> Value {
+    let mut rollout = hurried("2h");
+    rollout["spec"]["strategy"] = json!({"steps": [{"weight": 50, "hold": "1h"}, {"weight": 100}]});
+    rollout
+}
+
+/// What the names of the pods of a revision's own ReplicaSet begin with.
+fn pods_of(revision: &str) -> String {
+    format!("{APP}-sluice-{}-", &revision[..10])
+}
+
 impl Place {
     /// [`APP`] at v1 with so many replicas, behind a gateway, under load.
     pub async fn busy(&self, replicas: i32) -> Busy {
-        self.busy_with(&deployment(APP, "v1", replicas)).await
+        let setting = Setting::of(deployment(APP, "v1", replicas));
+        self.busy_with(&setting).await
     }
 
-    /// The same of another Deployment.
-    pub async fn busy_with(&self, deployment: &Value) -> Busy {
+    /// The same in another setting.
+    pub async fn busy_with(&self, setting: &Setting) -> Busy {
         self.apply(&service(APP)).await;
-        self.apply(deployment).await;
+        self.apply(&setting.deployment).await;
         self.apply(&hurried("2h")).await;
-        let gateway = self.gateway().await;
-        let replicas = deployment["spec"]["replicas"].as_i64().unwrap();
+        let gateway = self.gateway(setting.gateways).await;
+        let replicas = setting.deployment["spec"]["replicas"].as_i64().unwrap();
         self.wait_until_ready(APP, i32::try_from(replicas).unwrap())
             .await;
         self.settled(APP).await;
@@ -68,22 +105,27 @@ impl Place {
         let load = Load {
             gateway,
             host: "web.local".to_owned(),
-            rate: RATE,
+            rate: setting.rate,
             connections: CONNECTIONS,
+            path: setting.path.to_owned(),
             two_tier_every: 0,
         };
         let traffic = Traffic::of(load, ledger).await;
-        Busy { traffic, observer }
+        Busy {
+            traffic,
+            rate: setting.rate,
+            observer,
+        }
     }
 
-    /// The demo's gateway, one replica of it, with a route to [`APP`].
-    async fn gateway(&self) -> SocketAddr {
+    /// The demo's gateway, so many replicas of it, with a route to [`APP`].
+    async fn gateway(&self, replicas: i32) -> SocketAddr {
         let namespace = &self.namespace;
         let route = format!("8080={APP}.{namespace}.svc.cluster.local:9898");
         for mut object in serde_saphyr::from_multiple::<Value>(GATEWAY).unwrap() {
             match object["kind"].as_str() {
                 Some("Deployment") => {
-                    object["spec"]["replicas"] = json!(1);
+                    object["spec"]["replicas"] = json!(replicas);
                     let arguments =
                         &mut object["spec"]["template"]["spec"]["containers"][0]["args"];
                     assert_eq!(arguments[1], "--route");
@@ -106,11 +148,17 @@ impl Place {
 
     /// Applies a revision of [`APP`] and waits until it is at its first step; its revision.
     pub async fn try_out(&self, deployment: &Value) -> String {
+        self.try_out_at(10, deployment).await
+    }
+
+    /// The same where the first step has this weight.
+    pub async fn try_out_at(&self, weight: i32, deployment: &Value) -> String {
         let before = self.settled(APP).await;
         self.apply(deployment).await;
         let look = self
             .until(APP, "at its first step", |look| {
-                look.phase == "Observing" && look.weight == 10 && look.candidate != before.stable
+                let tried = look.phase == "Observing" && look.candidate != before.stable;
+                tried && look.weight == weight
             })
             .await;
         look.candidate
@@ -153,7 +201,7 @@ impl Place {
 
     /// Names of the pods of a revision's own ReplicaSet, those that are going among them.
     pub async fn tried_pods(&self, revision: &str) -> Vec<String> {
-        let ours = format!("{APP}-sluice-{}-", &revision[..10]);
+        let ours = pods_of(revision);
         let pods = self.pods(&format!("app={APP}")).await;
         let names = pods.iter().map(ResourceExt::name_any);
         names.filter(|name| name.starts_with(&ours)).collect()
@@ -163,7 +211,25 @@ impl Place {
 impl Busy {
     /// A second's worth of further answers.
     pub async fn goes_on(&self) {
-        self.traffic.goes_on(RATE as usize).await;
+        self.goes_on_for(1).await;
+    }
+
+    /// So many seconds' worth of further answers.
+    pub async fn goes_on_for(&self, seconds: usize) {
+        self.traffic.goes_on(seconds * self.rate as usize).await;
+    }
+
+    /// How many requests that were sent since then pods of a revision's own have answered.
+    pub fn answered_by(&self, revision: &str, from: Duration) -> usize {
+        self.traffic.answered_by(&pods_of(revision), from)
+    }
+
+    /// When the requests since then that failed were sent, the first one first.
+    pub fn failures_since(&self, from: Duration) -> Vec<Duration> {
+        let bad = self.traffic.bad_since(from);
+        let mut sent: Vec<_> = bad.into_iter().map(|entry| entry.sent).collect();
+        sent.sort();
+        sent
     }
 
     /// The time on the ledger's clock.
@@ -190,7 +256,7 @@ impl Busy {
     /// Ends the load. What went wrong must have been sent while a candidate had weight, and be
     /// its own: answered by its pod, or by nobody. How many there were.
     pub async fn end_with_failures_of(self, revision: &str) -> usize {
-        let ours = format!("{APP}-sluice-{}-", &revision[..10]);
+        let ours = pods_of(revision);
         let looks = self.since(Duration::ZERO);
         let (totals, bad) = self.traffic.stop().await;
         // A look is taken a moment after what it shows.

@@ -37,6 +37,7 @@ impl Traffic {
             host: "demo.local".to_owned(),
             rate,
             connections: 32,
+            path: "/".to_owned(),
             two_tier_every: 2,
         };
         Self::of(load, Arc::default()).await
@@ -89,10 +90,19 @@ impl Traffic {
     pub async fn stop(self) -> (Totals, Vec<Entry>) {
         self.running.stop().await;
         let totals = self.ledger.totals(Duration::ZERO, Duration::MAX);
-        let is_bad = |entry: &Entry| entry.outcome != Outcome::Ok;
-        let bad = self.ledger.entries(Duration::ZERO, Duration::MAX, is_bad);
+        let bad = bad_since(&self.ledger, Duration::ZERO);
         (totals, bad)
     }
+
+    /// What was sent since then and not answered well.
+    pub fn bad_since(&self, from: Duration) -> Vec<Entry> {
+        bad_since(&self.ledger, from)
+    }
+}
+
+fn bad_since(ledger: &Ledger, from: Duration) -> Vec<Entry> {
+    let is_bad = |entry: &Entry| entry.outcome != Outcome::Ok;
+    ledger.entries(from, Duration::MAX, is_bad)
 }
 
 fn sentence(entry: &Entry) -> String {

@@ -1,20 +1,21 @@
 //! Nobody is there to ask: no apiserver, no operator. Proxies that restart serve what they served.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, Client, ResourceExt};
 use sluice_e2e::{
     ledger::Ledger,
     load::{self, Load},
-    world::{self, SYSTEM},
+    world::SYSTEM,
 };
 
 use crate::{
     demo::{self, NAMESPACE, Traffic, rolled_out, scale},
-    node::{self, afterwards, say, wait_until, xtask},
+    node::{self, afterwards, say, start_apiserver, stop_apiserver, wait_until},
     place::{is_going, pods},
+    proxy::Proxy,
 };
 
 const RATE: u32 = 100;
@@ -41,9 +42,7 @@ async fn proxies_that_restart_while_nobody_is_there_to_ask_serve_what_they_serve
             })
             .await;
         }
-        for component in ["apiserver", "controller-manager", "scheduler"] {
-            xtask(&["stop", component]).await;
-        }
+        stop_apiserver().await;
         traffic.goes_on(5 * RATE as usize).await;
         traffic.end().await;
 
@@ -60,11 +59,7 @@ async fn proxies_that_restart_while_nobody_is_there_to_ask_serve_what_they_serve
         traffic.end().await;
     };
     let back = async {
-        xtask(&["up"]).await;
-        wait_until("the apiserver to answer", async || {
-            Ok(client.apiserver_version().await.is_ok())
-        })
-        .await;
+        start_apiserver(&client).await;
         for (role, replicas) in OPERATOR.iter().zip(replicas) {
             scale(&client, SYSTEM, &format!("sluice-{role}"), replicas).await;
         }
@@ -85,13 +80,6 @@ async fn proxies_that_restart_while_nobody_is_there_to_ask_serve_what_they_serve
     demo::settled(&client).await;
     traffic.goes_on(RATE as usize).await;
     traffic.end().await;
-}
-
-/// A proxy of the demo, in whatever process it runs.
-#[derive(Debug)]
-pub struct Proxy {
-    pub pod: String,
-    kind: &'static str,
 }
 
 /// The gateways, and the sidecars of both tiers.
@@ -130,15 +118,13 @@ async fn restart(proxies: &[Proxy]) {
         host: "demo.local".to_owned(),
         rate: RATE,
         connections: 8,
+        path: "/".to_owned(),
         two_tier_every: 2,
     };
     let running = load::start(load, ledger.clone());
     for (proxy, signal) in proxies.iter().zip(["-TERM", "-KILL"].into_iter().cycle()) {
         let before = proxy.process().unwrap();
-        let sent = Command::new("kill")
-            .args([signal, &before.to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        proxy.signal(signal).unwrap();
         wait_until(
             &format!("{proxy:?} to be ready after {signal}"),
             async || {
@@ -162,36 +148,4 @@ async fn restart(proxies: &[Proxy]) {
         totals.failed,
         totals.lost
     ));
-}
-
-impl Proxy {
-    fn process(&self) -> anyhow::Result<i32> {
-        let processes = world::processes(&self.pod, &["/sluice-proxy", self.kind])?;
-        processes
-            .first()
-            .copied()
-            .with_context(|| format!("{self:?} does not run"))
-    }
-
-    /// What it answers inside its pod: with the apiserver away there is no other way there.
-    pub fn page(&self, port: u16, path: &str) -> anyhow::Result<String> {
-        let ask = format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET {path} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n' >&3; timeout 5 cat <&3"
-        );
-        let output = Command::new("nsenter")
-            .args(["--net", "--target", &self.process()?.to_string()])
-            .args(["bash", "-c", &ask])
-            .output()?;
-        let told = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{self:?}: {told}");
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let page = self.page(15020, "/metrics")?;
-        let mut lines = page.lines().filter_map(|line| line.split_once(' '));
-        let found = lines.find(|(of, _)| *of == name);
-        let (_, value) = found.with_context(|| format!("{self:?} tells no {name}"))?;
-        Ok(value.parse()?)
-    }
 }

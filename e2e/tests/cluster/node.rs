@@ -95,6 +95,23 @@ async fn try_xtask(arguments: &[&str]) -> Result<String, String> {
     Err(format!("cargo xtask cluster {arguments:?}: {complaint}"))
 }
 
+/// Ends the apiserver, and those that would look for it again after up to half a minute only, if
+/// they were left alone.
+pub async fn stop_apiserver() {
+    for component in ["apiserver", "controller-manager", "scheduler"] {
+        xtask(&["stop", component]).await;
+    }
+}
+
+/// Starts all of them again, and waits until the apiserver answers.
+pub async fn start_apiserver(client: &Client) {
+    xtask(&["up"]).await;
+    wait_until("the apiserver to answer", async || {
+        Ok(client.apiserver_version().await.is_ok())
+    })
+    .await;
+}
+
 /// Waits until something holds.
 pub async fn wait_until(what: &str, holds: impl AsyncFnMut() -> anyhow::Result<bool>) {
     let waited = world::wait_until(PATIENCE, what, holds).await;

@@ -19,7 +19,7 @@ use sluice_e2e::world;
 
 use crate::{
     app::deployment,
-    busy::{APP, hurried},
+    busy::{APP, Setting, half, hurried},
     demo::{rolled_out, scale},
     node::{say, wait_until},
     place::{Place, is, is_going, within},
@@ -198,7 +198,7 @@ async fn one_replica_and_the_recreate_strategy_are_promoted_without_a_gap() {
             deployment["spec"]["strategy"] = json!({"type": "Recreate"});
             deployment
         };
-        let busy = place.busy_with(&version("v1")).await;
+        let busy = place.busy_with(&Setting::of(version("v1"))).await;
         let least = Arc::new(AtomicUsize::new(usize::MAX));
         let watching = tokio::spawn(watch_ready(
             place.client.clone(),
@@ -217,22 +217,9 @@ async fn one_replica_and_the_recreate_strategy_are_promoted_without_a_gap() {
     .await;
 }
 
-/// A step at 50 % that lasts.
-fn half() -> Value {
-    let mut rollout = hurried("2h");
-    rollout["spec"]["strategy"] = json!({"steps": [{"weight": 50, "hold": "1h"}, {"weight": 100}]});
-    rollout
-}
-
 async fn at_half(place: &Place) -> String {
-    place.settled(APP).await;
-    place.apply(&deployment(APP, "v2", REPLICAS)).await;
-    let look = place
-        .until(APP, "v2 at half", |look| {
-            look.phase == "Observing" && look.weight == 50
-        })
-        .await;
-    look.candidate
+    let v2 = deployment(APP, "v2", REPLICAS);
+    place.try_out_at(50, &v2).await
 }
 
 fn budget(mut spec: Value) -> Value {

@@ -127,6 +127,12 @@ impl Ground {
         .unwrap();
     }
 
+    /// The candidate's share at each proxy, percent.
+    pub fn candidate_shares(&self) -> Vec<u64> {
+        let proxies = self.scene.proxies.iter();
+        proxies.map(|proxy| proxy.held().weight).collect()
+    }
+
     /// Writes about the scene that were carried out.
     pub fn applied(&self) -> Vec<Write> {
         let writes = self.layer().writes().into_iter();

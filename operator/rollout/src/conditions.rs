@@ -142,16 +142,20 @@ fn verdict(
                 waiting_for(policy, *step, seen, state)
             ),
         ),
-        Phase::Observing { .. } => moving(
-            "Observing",
-            format!(
-                "{revision} at {} %, step {}: {} of {} requests that the verdict needs",
-                state.weight,
-                step_text(policy, state),
-                seen.evidence.candidate.requests,
-                seen.evidence.needed
-            ),
-        ),
+        Phase::Observing { .. } => {
+            let waits = unapplied(seen, state).map(|what| format!(", and waiting for {what}"));
+            moving(
+                "Observing",
+                format!(
+                    "{revision} at {} %, step {}: {} of {} requests that the verdict needs{}",
+                    state.weight,
+                    step_text(policy, state),
+                    seen.evidence.candidate.requests,
+                    seen.evidence.needed,
+                    waits.unwrap_or_default()
+                ),
+            )
+        }
         Phase::Paused { why, .. } => paused(why, revision, state),
         Phase::Promoting { .. } => moving("Promoting", promoting(revision, state)),
         // Its end is certain, so nobody waits for the last proxy to hear of it.
@@ -253,14 +257,28 @@ fn paused(why: &PauseReason, revision: &str, state: &State) -> Standing {
 }
 
 fn waiting_for(policy: &Policy, step: usize, seen: &Observation, state: &State) -> String {
+    unapplied(seen, state)
+        .unwrap_or_else(|| format!("capacity: {}", capacity(policy, step, seen, state)))
+}
+
+/// What is waited for until the split counts as applied.
+fn unapplied(seen: &Observation, state: &State) -> Option<String> {
     let split = &seen.split;
     if split.fence != Some(state.fence) || split.behind > 0 {
-        return format!("{} of {} proxies to apply it", split.behind, split.expected);
+        return Some(format!(
+            "{} of {} proxies to apply it",
+            split.behind, split.expected
+        ));
     }
     if !split.complete {
-        return "the replicas that serve proxies to report".to_owned();
+        return Some("the replicas that serve proxies to report".to_owned());
     }
-    format!("capacity: {}", capacity(policy, step, seen, state))
+    split.too_many_away().then(|| {
+        format!(
+            "{} of {} proxies to be heard of again (status.laggards of the TrafficSplit names them)",
+            split.away, split.expected
+        )
+    })
 }
 
 /// Something outside the rollout forbids any move.

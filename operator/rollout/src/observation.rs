@@ -203,6 +203,14 @@ pub struct SplitView {
     pub complete: bool,
 }
 
+impl SplitView {
+    /// More than one proxy in a hundred was not heard of for 10 s: no step is passed.
+    #[must_use]
+    pub fn too_many_away(&self) -> bool {
+        u64::from(self.away) * 100 > u64::from(self.expected)
+    }
+}
+
 /// What the proxies saw, judged. Made by `verdict::Analysis`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EvidenceView {

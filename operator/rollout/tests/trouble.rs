@@ -8,7 +8,7 @@ use sluice_rollout::conditions::conditions;
 use sluice_rollout::desired::Hold;
 use sluice_rollout::observation::Workload;
 use sluice_rollout::project::project;
-use sluice_rollout::state::{Outcome, Phase, PromotionStage};
+use sluice_rollout::state::{Outcome, Phase, PromotionStage, State};
 use world::{World, policy};
 
 fn message(world: &World, kind: &str) -> String {
@@ -160,4 +160,26 @@ fn trouble_that_is_over_is_not_told_any_more() {
     world.run(10);
     assert!(world.state.weight > 0);
     assert_eq!(world.state.verdict, "");
+}
+
+#[test]
+fn a_step_waits_for_proxies_that_are_away_and_says_so() {
+    let mut world = World::new(policy(|_| {}));
+    world.commit("v2");
+    world.run(8);
+    let mut seen = world.seen();
+    (seen.split.applied, seen.split.away) = (3, 1);
+    world.now += 60_000;
+    let decision = world.decide(&seen);
+    assert_eq!(decision.state.weight, world.state.weight);
+    for phase in [Phase::Shifting { step: 0 }, decision.state.phase.clone()] {
+        let state = State {
+            phase,
+            ..decision.state.clone()
+        };
+        let all = conditions(Ok(&world.policy), &state, &seen, world.now);
+        let told = all.iter().find(|c| c.kind == "Reconciling").unwrap();
+        let waits = "waiting for 1 of 4 proxies to be heard of again";
+        assert!(told.message.contains(waits), "{}", told.message);
+    }
 }

@@ -159,7 +159,7 @@ impl<'a> Turn<'a> {
         split.fence == Some(self.state.fence)
             && split.complete
             && split.behind == 0
-            && u64::from(split.away) * 100 <= u64::from(split.expected)
+            && !split.too_many_away()
     }
 
     /// Leaves a pause: its time does not count for the deadline.
