@@ -60,16 +60,11 @@ fn a_state_that_cannot_be_read_is_said_and_not_replaced() {
 
 #[test]
 fn a_state_of_a_later_version_is_read_without_what_this_one_does_not_know() {
-    let mut later = rollout("web", "web");
-    let state = Some(json!({"fence": 7, "phase": {"name": "Idle"}, "later": {"any": "thing"}}));
-    later.object.status = Some(MeshRolloutStatus {
-        state,
-        ..MeshRolloutStatus::default()
-    });
-    let state = read_state(&later, None, Timestamp::UNIX_EPOCH).unwrap();
+    let web = rollout("web", "web");
+    let known = json!({"fence": 7, "phase": {"name": "Idle"}, "later": {"any": "thing"}});
+    let state = read_state(&with_state(&web, known), None, Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!(state.fence, 7);
-    let phase = json!({"fence": 7, "phase": {"name": "Warming"}});
-    later.object.status.as_mut().unwrap().state = Some(phase);
+    let later = with_state(&web, json!({"fence": 7, "phase": {"name": "Warming"}}));
     let error = read_state(&later, None, Timestamp::UNIX_EPOCH).unwrap_err();
     assert!(error.to_string().contains("Warming"), "{error}");
 }
