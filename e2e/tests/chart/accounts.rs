@@ -112,7 +112,9 @@ where
         ..PostParams::default()
     };
     for _ in 0..200 {
-        if api.create(&dry_run, object).await.is_err() {
+        // A kind whose CRD has just come is not served for a moment.
+        let told = api.create(&dry_run, object).await;
+        if told.is_err_and(|error| !matches!(error, Error::Api(status) if status.code == 404)) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
