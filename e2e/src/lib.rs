@@ -13,6 +13,7 @@
 
 pub mod audit;
 pub mod bench;
+pub mod crds;
 pub mod faults;
 pub mod files;
 pub mod helm;

@@ -1,17 +1,13 @@
 //! An apiserver that has our CRDs, and writes that say what became of them.
 
-use std::time::Duration;
-
-use k8s_openapi::{
-    api::core::v1::Namespace,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
     core::{GroupVersionKind, TypeMeta},
 };
 use serde_json::Value;
+use sluice_e2e::crds::install as install_crds;
 use tokio::sync::OnceCell;
 
 use crate::api::client;
@@ -29,7 +25,9 @@ impl Place {
     pub async fn new(namespace: &str) -> Self {
         static INSTALLED: OnceCell<()> = OnceCell::const_new();
         let client = client().await;
-        INSTALLED.get_or_init(|| install_crds(&client)).await;
+        INSTALLED
+            .get_or_init(|| install_crds(&client, MANAGER))
+            .await;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let object = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         let params = PatchParams::apply(MANAGER).force();
@@ -99,31 +97,4 @@ pub fn typed(kind: &str) -> TypeMeta {
         api_version: "sluice.dev/v1alpha1".to_owned(),
         kind: kind.to_owned(),
     }
-}
-
-/// The apiserver compiles every CEL rule here and refuses those that may cost too much.
-async fn install_crds(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in sluice_crds::yaml::all() {
-        let params = PatchParams::apply(MANAGER).force();
-        api.patch(&crd.name_any(), &params, &Patch::Apply(&crd))
-            .await
-            .unwrap_or_else(|error| panic!("{}: {error}", crd.name_any()));
-    }
-    for crd in sluice_crds::yaml::all() {
-        served(client, &crd).await;
-    }
-}
-
-/// A CRD is Established a moment before its objects are served.
-async fn served(client: &Client, crd: &CustomResourceDefinition) {
-    let path = format!("/apis/sluice.dev/v1alpha1/{}", crd.spec.names.plural);
-    for _ in 0..200 {
-        let request = http::Request::get(&path).body(Vec::new()).unwrap();
-        if client.request::<Value>(request).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{} is not served after 10 s", crd.name_any());
 }

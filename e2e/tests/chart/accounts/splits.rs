@@ -7,6 +7,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use sluice_crds::TrafficSplit;
+use sluice_e2e::crds;
 
 use super::{Place, acting_as, merge, refusal, typed, until_refused};
 
@@ -22,6 +23,7 @@ fn split(fence: i64, candidate: i32) -> Value {
 #[tokio::test]
 async fn a_team_that_may_write_every_kind_of_its_namespace_sets_no_weight() {
     let place = Place::new("accounts-splits").await;
+    crds::install(&place.admin, "sluice-tests").await;
     let rules = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
     place.set::<Role>("team", json!({"rules": rules})).await;
     let binding = json!({
@@ -52,8 +54,11 @@ async fn a_team_that_may_write_every_kind_of_its_namespace_sets_no_weight() {
     let admins: Api<TrafficSplit> = place.of(&place.admin);
     let mended = admins.patch("web", &patch, &weight).await.unwrap();
     assert_eq!(mended.spec.candidate_weight(), 100);
-    let next = merge(json!({"spec": split(3, 25)["spec"]}));
-    ours.patch("web", &patch, &next).await.unwrap();
+    let next = TrafficSplit {
+        spec: typed::<TrafficSplit>(split(3, 25)).spec,
+        ..mended
+    };
+    ours.replace("web", &create, &next).await.unwrap();
     theirs
         .delete("web", &DeleteParams::default())
         .await
