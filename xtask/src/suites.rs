@@ -135,10 +135,11 @@ const SIDE_BY_SIDE: [&str; 12] = [
 ];
 
 /// Those that wait for minutes: for `prove`.
-const SLOW: [&str; 4] = [
+const SLOW: [&str; 5] = [
     "autoscaler::",
     "churn::",
     "cut_off::a_gateway_cut_off",
+    "eject::",
     "uninstall::uninstalled_under_traffic",
 ];
 
