@@ -1,19 +1,16 @@
 //! The apiserver is away in mid-step, and the candidate turns bad: nothing can be written, and it
 //! is off traffic all the same.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sluice_e2e::world;
 
 use crate::{
-    app::podinfo,
+    app::deployment,
     busy::{APP, Busy, Setting, half},
     node::{afterwards, say, start_apiserver, stop_apiserver, wait_until},
     place::within,
+    proxy::Proxy,
 };
 
 const REPLICAS: i32 = 2;
@@ -21,26 +18,26 @@ const REPLICAS: i32 = 2;
 const LAPSED: usize = 10;
 /// From its first failure on a candidate is off traffic within this.
 const SOON: Duration = Duration::from_secs(10);
-/// What the load asks for: a file that the kubelet puts into every pod.
-const PATH: &str = "/store/hosts";
+/// What the load asks for: podinfo answers 200 until it is told otherwise.
+const PATH: &str = "/readyz";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_that_turns_bad_without_an_apiserver_is_off_traffic_in_seconds() {
     within("sluice-eject", true, async |place| {
         let setting = Setting {
             path: PATH,
-            ..Setting::of(keeping("v1"))
+            ..Setting::of(app("v1"))
         };
         let busy = place.busy_with(&setting).await;
         let stable = place.settled(APP).await.stable;
         place.apply(&half()).await;
-        let revision = place.try_out_at(50, &keeping("v2")).await;
+        let revision = place.try_out_at(50, &app("v2")).await;
         let tried = place.tried_pods(&revision).await;
         let outage = async {
             stop_apiserver().await;
             busy.goes_on_for(LAPSED).await;
             let bad = busy.now();
-            tried.iter().for_each(|pod| lose_files(pod));
+            tried.iter().for_each(|pod| turn_bad(pod));
             off_traffic(&busy, &revision, bad).await;
             let from = busy.now();
             busy.goes_on_for(3).await;
@@ -60,21 +57,22 @@ async fn a_candidate_that_turns_bad_without_an_apiserver_is_off_traffic_in_secon
     .await;
 }
 
-/// [`APP`] serving files, in pods that can be found.
-fn keeping(version: &str) -> Value {
-    let flags = ["--data-path=/etc", &format!("--ui-message={version}")];
-    let mut deployment = podinfo(APP, REPLICAS, &flags.map(str::to_owned));
-    deployment["spec"]["template"]["spec"]["containers"][0]["env"] = json!([
-        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-    ]);
+/// [`APP`], Ready whatever it says at [`PATH`].
+fn app(version: &str) -> Value {
+    let mut deployment = deployment(APP, version, REPLICAS);
+    let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
+    container["readinessProbe"]["httpGet"]["path"] = json!("/healthz");
     deployment
 }
 
-/// Takes the files of a pod's application away; it answers 500 from now on.
-fn lose_files(pod: &str) {
-    let processes = world::processes(pod, &["/podinfo"]).unwrap();
-    let root = format!("/proc/{}/root", processes[0]);
-    fs::rename(format!("{root}/etc"), format!("{root}/lost")).unwrap();
+/// From now on a pod answers 503 at [`PATH`].
+fn turn_bad(pod: &str) {
+    let proxy = Proxy {
+        pod: pod.to_owned(),
+        kind: "sidecar",
+    };
+    let said = proxy.ask(9898, "POST /readyz/disable").unwrap();
+    assert!(said.starts_with("HTTP/1.1 202"), "{said}");
 }
 
 /// Waits until a revision that has turned bad at this time answers nobody any more.
@@ -82,7 +80,13 @@ async fn off_traffic(busy: &Busy, revision: &str, bad: Duration) {
     wait_until("the candidate to be off traffic", async || {
         let from = busy.now();
         busy.goes_on_for(1).await;
-        Ok(busy.answered_by(revision, from) == 0)
+        let answered = busy.answered_by(revision, from);
+        let failed = busy.failures_since(from).len();
+        anyhow::ensure!(
+            answered == 0,
+            "it answers {answered} in a second, {failed} with errors"
+        );
+        Ok(true)
     })
     .await;
     let failed = busy.failures_since(bad);

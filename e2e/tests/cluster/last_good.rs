@@ -133,7 +133,7 @@ async fn restart(proxies: &[Proxy]) {
                     "process {before} is still there"
                 );
                 Ok(proxy
-                    .page(15021, "/healthz/ready")?
+                    .ask(15021, "GET /healthz/ready")?
                     .starts_with("HTTP/1.1 200"))
             },
         )

@@ -154,7 +154,7 @@ async fn pages(client: &Client) -> Vec<Text> {
             (15000, "/clusters"),
             (15000, "/stats"),
         ] {
-            let page = proxy.page(port, path).unwrap();
+            let page = proxy.ask(port, &format!("GET {path}")).unwrap();
             pages.push((format!("{path} of {}", proxy.pod), page.into_bytes()));
         }
     }

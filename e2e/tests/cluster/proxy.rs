@@ -37,10 +37,11 @@ impl Proxy {
         Ok(())
     }
 
-    /// What it answers inside its pod: with the apiserver away there is no other way there.
-    pub fn page(&self, port: u16, path: &str) -> anyhow::Result<String> {
+    /// What is answered inside its pod to a request like `GET /`: with the apiserver away there
+    /// is no other way there.
+    pub fn ask(&self, port: u16, request: &str) -> anyhow::Result<String> {
         let ask = format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET {path} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n' >&3; timeout 5 cat <&3"
+            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf '{request} HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n' >&3; timeout 5 cat <&3"
         );
         let output = Command::new("nsenter")
             .args(["--net", "--target", &self.process()?.to_string()])
@@ -53,7 +54,7 @@ impl Proxy {
 
     /// A metric without labels.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let page = self.page(15020, "/metrics")?;
+        let page = self.ask(15020, "GET /metrics")?;
         let mut lines = page.lines().filter_map(|line| line.split_once(' '));
         let found = lines.find(|(of, _)| *of == name);
         let (_, value) = found.with_context(|| format!("{self:?} tells no {name}"))?;
