@@ -4,7 +4,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use sluice_mesh::WrongExportTo;
 use tokio::time::MissedTickBehavior;
 
@@ -36,8 +35,12 @@ impl Controller {
             }
             for (service, wrong) in news(&self.world, &mut told) {
                 let note = wrong.to_string();
-                self.events
-                    .tell(reference(&service), true, "WrongExportTo", &note);
+                self.events.tell(
+                    service.meta.reference("v1", "Service"),
+                    true,
+                    "WrongExportTo",
+                    &note,
+                );
             }
         }
     }
@@ -77,17 +80,6 @@ pub(super) fn fact(namespace: &Namespace, services: &[String]) -> Option<Fact> {
     })
 }
 
-fn reference(service: &ServiceFacts) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Service".to_owned()),
-        namespace: Some(service.meta.namespace.clone()),
-        name: Some(service.meta.name.clone()),
-        uid: Some(service.meta.uid.clone()),
-        ..ObjectReference::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -114,7 +106,7 @@ mod tests {
             world.services.put(service(export_to));
             let news = news(&world, &mut told);
             news.into_iter()
-                .map(|(service, wrong)| format!("{}: {wrong}", reference(&service).name.unwrap()))
+                .map(|(service, wrong)| format!("{}: {wrong}", service.meta.name))
                 .collect::<Vec<_>>()
         };
         assert!(look(None).is_empty() && look(Some("a,.")).is_empty());

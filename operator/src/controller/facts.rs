@@ -13,7 +13,7 @@ pub use rollout::RolloutFacts;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Pod, Service},
+    api::core::v1::{ContainerStatus, ObjectReference, Pod, Service},
     apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
 };
 use kube::api::DynamicObject;
@@ -191,6 +191,19 @@ pub struct ServiceFacts {
 }
 
 impl Meta {
+    /// The object, for an event about it.
+    #[must_use]
+    pub fn reference(&self, api_version: &str, kind: &str) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(api_version.to_owned()),
+            kind: Some(kind.to_owned()),
+            namespace: Some(self.namespace.clone()),
+            name: Some(self.name.clone()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
+
     fn of(meta: &ObjectMeta) -> Self {
         let owners = meta.owner_references.iter().flatten();
         let owner = owners

@@ -2,7 +2,6 @@
 //! release them. They are not released by themselves, because what is held may have been
 //! rejected, and would take stable's place unjudged.
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use sluice_rollout::state::State;
 
 use super::{
@@ -53,7 +52,12 @@ impl Controller {
              To roll it out natively: kubectl rollout resume deployment/{name}",
             held.revision
         );
-        self.events.tell(reference(&held), true, "LeftHeld", &note);
+        self.events.tell(
+            held.meta.reference("apps/v1", "Deployment"),
+            true,
+            "LeftHeld",
+            &note,
+        );
     }
 }
 
@@ -70,17 +74,6 @@ fn left_behind<'a>(before: &'a State, after: &State) -> Option<&'a str> {
 
 fn is_held(deployment: &DeploymentFacts) -> bool {
     deployment.paused && deployment.paused_by_git.is_none() && deployment.paused_by_hand.is_none()
-}
-
-fn reference(deployment: &DeploymentFacts) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("apps/v1".to_owned()),
-        kind: Some("Deployment".to_owned()),
-        namespace: Some(deployment.meta.namespace.clone()),
-        name: Some(deployment.meta.name.clone()),
-        uid: Some(deployment.meta.uid.clone()),
-        ..ObjectReference::default()
-    }
 }
 
 #[cfg(test)]
