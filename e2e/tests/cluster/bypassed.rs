@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use serde_json::{Value, json};
 use sluice_crds::names;
 use tokio::task::JoinHandle;
@@ -18,7 +16,7 @@ use crate::{
     app::podinfo,
     mode_b::call,
     node::{say, wait_until},
-    place::{Place, is, within},
+    place::{Place, within},
 };
 
 const APP: &str = "backend";
@@ -88,7 +86,7 @@ struct Calls {
 
 impl Calls {
     async fn start(place: &Place, app: &str) -> Self {
-        let pod = ready(place, app).await;
+        let pod = place.ready_pods(&format!("app={app}"), 1).await.remove(0);
         let answered = Arc::new(AtomicI64::new(0));
         let (client, namespace) = (place.client.clone(), place.namespace.clone());
         let (name, counted) = (pod.clone(), answered.clone());
@@ -117,16 +115,4 @@ impl Calls {
     fn end(self) {
         self.task.abort();
     }
-}
-
-async fn ready(place: &Place, app: &str) -> String {
-    let mut ready = Vec::new();
-    wait_until(&format!("{app} to be ready"), async || {
-        let pods = place.pods(&format!("app={app}")).await;
-        let those = pods.iter().filter(|pod| is(pod, "Ready"));
-        ready = those.map(Pod::name_any).collect();
-        Ok(!ready.is_empty())
-    })
-    .await;
-    ready.remove(0)
 }

@@ -12,7 +12,7 @@ use crate::{
     figures::Figures,
     mode_b::call,
     node::{afterwards, say, wait_until},
-    place::{Place, is, within},
+    place::{Place, within},
     proxy::Proxy,
 };
 
@@ -125,14 +125,10 @@ fn labelled(version: &str) -> Value {
 async fn caller(place: &Place) -> Proxy {
     let url = format!("--backend-url=http://{APP}:9898/echo");
     place.apply(&podinfo(CALLER, 1, &[url])).await;
-    let mut pod = String::new();
-    wait_until("the caller to be ready", async || {
-        let pods = place.pods(&format!("app={CALLER}")).await;
-        let ready = pods.iter().find(|pod| is(pod, "Ready"));
-        pod = ready.map(ResourceExt::name_any).unwrap_or_default();
-        Ok(!pod.is_empty())
-    })
-    .await;
+    let pod = place
+        .ready_pods(&format!("app={CALLER}"), 1)
+        .await
+        .remove(0);
     call(&place.client, &place.namespace, &pod).await.unwrap();
     let kind = "sidecar";
     Proxy { pod, kind }

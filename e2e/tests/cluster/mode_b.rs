@@ -1,12 +1,12 @@
 //! Two Deployments side by side, told apart by a label: `examples/two-deployments` as it stands.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, Client, ResourceExt, api::ListParams};
 
 use crate::{
     figures::Figures,
-    node::{self, wait_until},
-    place::{Place, is, within},
+    node,
+    place::{Place, within},
 };
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/two-deployments");
@@ -17,7 +17,8 @@ const REQUESTS: usize = 20;
 async fn weights_move_from_one_deployment_to_the_other_and_neither_is_written() {
     within("two-deployments", true, async |place| {
         node::xtask(&["kubectl", "apply", "-k", EXAMPLE]).await;
-        let callers = callers(place).await;
+        let callers = place.ready_pods("app=frontend", 2).await;
+        place.wait_until_ready("backend", 2).await;
         for caller in &callers {
             // From its first request on a caller follows the split.
             call(&place.client, &place.namespace, caller).await.unwrap();
@@ -40,21 +41,6 @@ async fn weights_move_from_one_deployment_to_the_other_and_neither_is_written() 
         untouched(place).await;
     })
     .await;
-}
-
-async fn callers(place: &Place) -> Vec<String> {
-    let mut ready = Vec::new();
-    wait_until("both callers to be ready", async || {
-        let pods = place.pods("app=frontend").await;
-        ready = pods
-            .iter()
-            .filter(|pod| is(pod, "Ready"))
-            .map(Pod::name_any)
-            .collect();
-        Ok(ready.len() == 2)
-    })
-    .await;
-    ready
 }
 
 /// Has a pod's podinfo call the tier behind.

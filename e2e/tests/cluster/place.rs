@@ -209,6 +209,19 @@ impl Place {
         events.list(&ListParams::default()).await.unwrap().items
     }
 
+    /// Waits until so many of the pods that a selector takes are ready; their names.
+    pub async fn ready_pods(&self, selector: &str, count: i32) -> Vec<String> {
+        let mut ready = Vec::new();
+        wait_until(&format!("{count} ready pods of {selector}"), async || {
+            let pods = self.pods(selector).await;
+            let serve = pods.iter().filter(|pod| is(pod, "Ready") && !is_going(pod));
+            ready = serve.map(Pod::name_any).collect();
+            Ok(i32::try_from(ready.len())? == count)
+        })
+        .await;
+        ready
+    }
+
     /// The pods that a selector takes.
     pub async fn pods(&self, selector: &str) -> Vec<Pod> {
         pods(&self.client, &self.namespace, selector).await.unwrap()

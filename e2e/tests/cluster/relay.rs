@@ -31,6 +31,8 @@ use crate::{
 };
 
 const APP: &str = "backend";
+/// Selects the callers.
+const CALLER: &str = "app=caller";
 const CALLERS: i32 = 3;
 /// Of the operator's pods.
 const TELEMETRY: u16 = 15014;
@@ -105,7 +107,7 @@ async fn both_replicas_serve(place: &Place) {
     wait_until(
         "proxies to be connected to both serving replicas",
         async || {
-            ready_callers(place).await;
+            place.ready_pods(CALLER, CALLERS).await;
             let mut streams = Vec::new();
             for pod in pods(&place.client, SYSTEM, "app.kubernetes.io/component=serving").await? {
                 if is(&pod, "Ready") && !is_going(&pod) {
@@ -119,29 +121,13 @@ async fn both_replicas_serve(place: &Place) {
                 say(&format!("streams of the serving replicas: {streams:?}"));
             } else {
                 let callers: Api<Pod> = Api::namespaced(place.client.clone(), &place.namespace);
-                let name = ready_callers(place).await.remove(0);
+                let name = place.ready_pods(CALLER, CALLERS).await.remove(0);
                 callers.delete(&name, &DeleteParams::default()).await?;
             }
             Ok(is_shared)
         },
     )
     .await;
-}
-
-/// Names of the callers, once all are ready.
-async fn ready_callers(place: &Place) -> Vec<String> {
-    let mut ready = Vec::new();
-    wait_until("the callers to be ready", async || {
-        let pods = place.pods("app=caller").await;
-        ready = pods
-            .iter()
-            .filter(|pod| is(pod, "Ready") && !is_going(pod))
-            .map(Pod::name_any)
-            .collect();
-        Ok(i32::try_from(ready.len())? == CALLERS)
-    })
-    .await;
-    ready
 }
 
 /// SIGKILL, and no second life under the same name: else it would be its own heir.
@@ -191,7 +177,7 @@ struct Calls {
 
 impl Calls {
     async fn start(place: &Place) -> Self {
-        let callers = ready_callers(place).await;
+        let callers = place.ready_pods(CALLER, CALLERS).await;
         for caller in &callers {
             call(&place.client, &place.namespace, caller).await.unwrap();
         }
