@@ -1,7 +1,8 @@
 //! Programs that are made from Go modules: Kubernetes, Flux, Helm and what else a test cluster needs.
 //!
 //! Each has a folder in `e2e/modules` that pins its versions, and lands in `target/tools/NAME` next to a
-//! stamp of what it was made from, so that it is built again only when that has changed.
+//! stamp of what it was made from, so that it is built again only when that has changed. What two of them
+//! need has one version in both: Go then compiles it once.
 
 use std::{
     fs::{self, File},
@@ -59,7 +60,7 @@ pub(crate) const KUSTOMIZE_CONTROLLER: Tool = Tool {
 };
 /// Helm, for our chart.
 pub(crate) const HELM: Tool = Tool {
-    ldflags: "-X helm.sh/helm/v3/internal/version.version=v3.22.0",
+    ldflags: "-X helm.sh/helm/v3/internal/version.version=v3.19.5",
     ..tool("helm", "helm.sh/helm/v3/cmd/helm")
 };
 /// Cluster DNS.
@@ -256,6 +257,8 @@ fn go(module: &Path) -> Result<Command> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
 
     #[test]
@@ -273,6 +276,49 @@ mod tests {
         fs::rename(&file, folder.path().join("other.go"))?;
         fs::write(folder.path().join("other.go"), "package main")?;
         assert_ne!(first, stamp(folder.path(), "-s")?);
+        Ok(())
+    }
+
+    /// What a `go.mod` asks for, as `PATH VERSION`; what is replaced, by what it is replaced with.
+    fn versions(go_mod: &str) -> BTreeMap<&str, &str> {
+        let mut versions = BTreeMap::new();
+        let mut replaced = BTreeMap::new();
+        for line in go_mod.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["replace", path, "=>", _, version] | [path, "=>", _, version] => {
+                    replaced.insert(path, version);
+                }
+                ["require", path, version, ..] | [path, version, ..]
+                    if version.starts_with('v') =>
+                {
+                    versions.insert(path, version);
+                }
+                _ => {}
+            }
+        }
+        for (path, version) in replaced {
+            versions.entry(path).and_modify(|old| *old = version);
+        }
+        versions
+    }
+
+    #[test]
+    fn the_modules_agree_on_the_version_of_all_that_they_share() -> Result<()> {
+        let mut asked: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for tool in ALL {
+            let text = fs::read_to_string(paths::module(tool.name).join("go.mod"))?;
+            for (path, version) in versions(&text) {
+                let versions = asked.entry(path.to_owned()).or_default();
+                versions.insert(version.to_owned());
+            }
+        }
+        assert!(asked.len() > 400, "only {} are asked for", asked.len());
+        asked.retain(|_, versions| versions.len() > 1);
+        assert!(
+            asked.is_empty(),
+            "these are compiled more than once; `go get PATH@VERSION` in each module: {asked:#?}"
+        );
         Ok(())
     }
 

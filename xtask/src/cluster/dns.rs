@@ -8,7 +8,7 @@ use crate::{command, image::Image, tools};
 
 /// The Service's address, as in most clusters.
 pub(super) const ADDRESS: &str = "10.96.0.10";
-const IMAGE: &str = "sluice.dev/coredns:1.14.7";
+const IMAGE: &str = "sluice.dev/coredns:1.13.1";
 
 /// A name outside of the cluster does not exist, as nothing outside of it can be reached.
 const COREFILE: &str = "
