@@ -61,7 +61,7 @@ impl Controller {
         let now = Timestamp::now();
         let split = self.world.splits.get(&key.namespace, &key.name);
         let (Ok(policy), Ok(shown)) = (
-            Policy::from_spec(&rollout.object.spec),
+            Policy::from_spec(&rollout.spec),
             read_state(rollout, split.as_deref(), now),
         ) else {
             return;
@@ -108,7 +108,7 @@ impl Controller {
     pub(super) fn forget_ejects(&self) {
         self.hub.ejects.retain(|eject| {
             let split = self.world.splits.get(&eject.namespace, &eject.rollout);
-            split.is_some_and(|split| split.object.spec.fence <= eject.fence)
+            split.is_some_and(|split| split.fence <= eject.fence)
         });
     }
 
@@ -140,7 +140,7 @@ impl Controller {
 fn due(key: &Key, split: Option<&SplitFacts>, state: &State, now: Timestamp) -> Option<Eject> {
     let candidate = state.candidate.as_ref()?;
     let condemned = candidate.condemned && state.weight == 0;
-    if !condemned || split?.object.spec.fence >= state.fence {
+    if !condemned || split?.fence >= state.fence {
         return None;
     }
     let verdict = state.verdict.as_str();

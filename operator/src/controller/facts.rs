@@ -4,11 +4,15 @@
 
 mod autoscaler;
 mod labels;
+mod packed;
 mod rollout;
+mod split;
 
 pub use autoscaler::AutoscalerFacts;
 pub use labels::Labels;
+pub use packed::Packed;
 pub use rollout::RolloutFacts;
+pub use split::SplitFacts;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -18,7 +22,7 @@ use k8s_openapi::{
 };
 use kube::api::DynamicObject;
 use serde_json::Value;
-use sluice_crds::{TrafficSplit, names};
+use sluice_crds::names;
 use sluice_mesh::{ExportTo, WrongExportTo};
 use sluice_rollout::revision;
 
@@ -104,15 +108,6 @@ kept!(
     PodFacts,
     ServiceFacts
 );
-
-/// A TrafficSplit, whole.
-#[derive(Clone, Debug)]
-pub struct SplitFacts {
-    /// What every object has.
-    pub meta: Meta,
-    /// The object, without managedFields.
-    pub object: TrafficSplit,
-}
 
 /// A Deployment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -244,18 +239,6 @@ impl Meta {
         self.owner
             .as_ref()
             .is_some_and(|owner| owner.kind == kind && owner.uid == uid)
-    }
-}
-
-impl SplitFacts {
-    /// Keeps a TrafficSplit.
-    #[must_use]
-    pub fn of(mut object: TrafficSplit) -> Self {
-        object.metadata.managed_fields = None;
-        Self {
-            meta: Meta::of(&object.metadata),
-            object,
-        }
     }
 }
 

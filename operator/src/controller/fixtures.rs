@@ -38,12 +38,10 @@ pub fn rollout(name: &str, deployment: &str) -> RolloutFacts {
 
 /// The MeshRollout with this state.
 pub fn with_state(rollout: &RolloutFacts, state: Value) -> RolloutFacts {
-    let mut object = rollout.object.clone();
-    object.status = Some(MeshRolloutStatus {
+    RolloutFacts::of(rollout.with(Some(MeshRolloutStatus {
         state: Some(state),
         ..MeshRolloutStatus::default()
-    });
-    RolloutFacts::of(object)
+    })))
 }
 
 /// A MeshRollout of two subsets, `version: v1` and `version: v2`.

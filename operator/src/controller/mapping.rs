@@ -46,7 +46,7 @@ pub fn of_namespace(world: &World, namespace: &str) -> Vec<Key> {
 pub fn of_workload(world: &World, namespace: &str, deployment: &str) -> Vec<Key> {
     let rollouts = world.rollouts.within(namespace);
     let concerned = rollouts.iter().filter(|rollout| {
-        let workload = rollout.object.spec.workload.as_ref();
+        let workload = rollout.spec.workload.as_ref();
         workload.is_none_or(|workload| workload.name == deployment)
     });
     concerned.map(|rollout| rollout.meta.key()).collect()
@@ -101,7 +101,7 @@ pub fn of_services(world: &World, services: &BTreeSet<String>) -> BTreeSet<Key> 
         let splits = world.splits.within(namespace);
         let about = splits
             .iter()
-            .filter(|s| s.object.spec.services.iter().any(|n| n == name));
+            .filter(|s| s.services.iter().any(|n| n == name));
         keys.extend(about.map(|split| split.meta.key()));
     }
     keys

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::Resource;
 use sluice_rollout::{
     Millis,
     conditions::conditions,
@@ -180,7 +179,7 @@ impl Controller {
             // The cache shows it: nobody needs it twice.
             memory.written = None;
         }
-        let policy = Policy::from_spec(&rollout.object.spec);
+        let policy = Policy::from_spec(&rollout.spec);
         let look = self.observe(
             term,
             rollout,
@@ -262,7 +261,7 @@ impl Controller {
             .map(|name| format!("{}/{name}", rollout.meta.namespace))
             .collect();
         let ours = split.filter(|split| split.meta.owned_by("MeshRollout", &rollout.meta.uid));
-        let fence = ours.map(|split| split.object.spec.fence);
+        let fence = ours.map(|split| split.fence);
         let complete = self.relay_is_complete();
         let evidence = match (&state.candidate, policy) {
             (Some(candidate), Some(policy)) => {
@@ -291,7 +290,7 @@ impl Controller {
         });
         self.queue.asks_about(&rollout.meta.key(), view.expected);
         for doubt in memory.evidence.iter_mut().flat_map(|held| held.news()) {
-            let of = rollout.object.object_ref(&());
+            let of = rollout.reference();
             self.events.tell(of, true, "WitnessDoubted", &doubt);
         }
         if let Some(verdict) = self.ejected(&rollout.meta.key(), state) {
@@ -352,7 +351,7 @@ impl Controller {
         memory: &mut Memory,
     ) -> Result<Option<Instant>, ActError> {
         let rollout = look.rollout;
-        let before = rollout.whole().status.unwrap_or_default();
+        let before = rollout.status().unwrap_or_default();
         let generation = rollout.meta.generation;
         let shown = Shown {
             policy,
@@ -411,7 +410,7 @@ impl Controller {
             desired
                 .split
                 .as_ref()
-                .is_some_and(|d| d.fence == split.object.spec.fence)
+                .is_some_and(|d| d.fence == split.fence)
         });
         let Some(split) = current else {
             return Ok(again);
@@ -444,7 +443,7 @@ impl Controller {
             .iter()
             .partition(|note| note.kind == NoteKind::Warning);
         let tell = |is_warning, reason, message: &str| {
-            let of = rollout.object.object_ref(&());
+            let of = rollout.reference();
             self.events.tell(of, is_warning, reason, message);
         };
         if let Some(first) = news.first() {
@@ -476,7 +475,7 @@ impl Controller {
             let message = error.to_string();
             if memory.hindrance.as_ref() != Some(&message) {
                 self.events
-                    .tell(rollout.object.object_ref(&()), true, "Hindered", &message);
+                    .tell(rollout.reference(), true, "Hindered", &message);
                 memory.hindrance = Some(message);
             }
         }
@@ -503,7 +502,7 @@ fn candidate_pods<'a>(
 
 /// The Deployment that the MeshRollout governs.
 fn governed<'a>(look: &Look<'a>) -> Option<&'a DeploymentFacts> {
-    let workload = look.rollout.object.spec.workload.as_ref()?;
+    let workload = look.rollout.spec.workload.as_ref()?;
     let mut deployments = look.namespace.deployments.iter();
     deployments
         .find(|d| d.meta.name == workload.name && !d.meta.deleting)

@@ -37,7 +37,7 @@ pub fn read_state(
     now: Timestamp,
 ) -> Result<State, Unreadable> {
     let Some(written) = &rollout.state else {
-        let last = split.map_or(0, |split| split.object.spec.fence);
+        let last = split.map_or(0, |split| split.fence);
         return Ok(State {
             fence: now.as_second().max(last),
             ..State::default()
@@ -99,8 +99,7 @@ impl Controller {
         memory: &mut Memory,
     ) -> Result<Option<Instant>, ActError> {
         let rollout = look.rollout;
-        let mut object = rollout.whole();
-        match difference(object.status.as_ref(), &next) {
+        match difference(rollout.status().as_ref(), &next) {
             Difference::None => return Ok(None),
             Difference::Substance => {}
             Difference::Figures => {
@@ -112,7 +111,7 @@ impl Controller {
             }
         }
         let is_first = rollout.state.is_none();
-        object.status = Some(next);
+        let object = rollout.with(Some(next));
         let api = Api::<MeshRollout>::namespaced(self.client.clone(), &rollout.meta.namespace);
         let name = &rollout.meta.name;
         let what = format!("status of MeshRollout {name}");
@@ -163,7 +162,7 @@ impl Controller {
         };
         let facts = vec![fact("Ready", "False"), fact("Stalled", "True")];
         let generation = look.rollout.meta.generation;
-        let before = look.rollout.whole().status.unwrap_or_default();
+        let before = look.rollout.status().unwrap_or_default();
         let next = MeshRolloutStatus {
             observed_generation: Some(generation),
             conditions: merge(&before.conditions, facts, generation, look.now),
@@ -186,8 +185,8 @@ pub fn keep_fence(
     let (Some(split), Some(wanted)) = (split, wanted) else {
         return;
     };
-    let spec = &split.object.spec;
-    let says_another = spec != wanted && spec.fence == state.fence;
+    let spec = split.object().spec;
+    let says_another = spec != *wanted && spec.fence == state.fence;
     if seen.services.is_empty() || !says_another && spec.fence <= state.fence {
         return;
     }

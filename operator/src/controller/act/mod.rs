@@ -224,7 +224,7 @@ impl Writer<'_> {
     /// that may have been read too early, and be against what another leader has decided since.
     /// The same status, in the version that was read, writes nothing, or is refused.
     async fn confirm_state(&self) -> Result<(), ActError> {
-        let rollout = self.rollout.whole();
+        let rollout = self.rollout.with(self.rollout.status());
         let name = &self.rollout.meta.name;
         let api = Api::<MeshRollout>::namespaced(self.client.clone(), &self.rollout.meta.namespace);
         let what = format!("status of MeshRollout {name}");

@@ -87,7 +87,7 @@ impl Writer<'_> {
             (None, Some(desired)) => self.create_split(spec(desired, services)).await,
             (Some(split), Some(desired)) => {
                 let spec = spec(desired, services);
-                if split.object.spec == spec {
+                if split.object().spec == spec {
                     return Ok(());
                 }
                 self.replace_split(split, spec).await
@@ -127,9 +127,9 @@ impl Writer<'_> {
         split: &SplitFacts,
         spec: TrafficSplitSpec,
     ) -> Result<(), ActError> {
-        let mut next = split.object.clone();
+        let mut next = split.object();
         let what = format!("TrafficSplit {} to fence {}", split.meta.name, spec.fence);
-        if split.object.spec.fence > spec.fence {
+        if split.fence > spec.fence {
             return Err(ActError::Conflict(what));
         }
         next.spec = spec;

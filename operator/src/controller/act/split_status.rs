@@ -41,11 +41,11 @@ pub fn split_status(
     let count = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
     let summary = format!("{}/{}", view.applied, view.expected);
     let fact = programmed(view, &summary);
-    let before = split.object.status.clone().unwrap_or_default();
+    let before = split.object().status.unwrap_or_default();
     let generation = split.meta.generation;
     TrafficSplitStatus {
         observed_generation: Some(generation),
-        fence: split.object.spec.fence,
+        fence: split.fence,
         expected: count(view.expected),
         applied: count(view.applied),
         behind: count(view.behind),
@@ -115,14 +115,14 @@ impl Writer<'_> {
         told: &mut Told,
     ) -> Result<Option<Instant>, ActError> {
         let now = Instant::now();
-        let Some(at) = told.due(split.object.status.as_ref(), &next, now) else {
+        let mut object = split.object();
+        let Some(at) = told.due(object.status.as_ref(), &next, now) else {
             return Ok(None);
         };
         if at > now {
             return Ok(Some(at));
         }
         told.last = Some(now);
-        let mut object = split.object.clone();
         object.status = Some(next);
         let what = format!("status of TrafficSplit {}", split.meta.name);
         let api = self.splits();

@@ -7,7 +7,6 @@ mod subsets;
 pub use deployment::candidate_sets;
 pub use services::services_of;
 
-use sluice_crds::names;
 use sluice_rollout::observation::{
     EvidenceView, Observation, SplitView, UnheldAutoscaler, Workload,
 };
@@ -23,7 +22,6 @@ pub fn observe(
     evidence: EvidenceView,
 ) -> Observation {
     let (services, missing_services) = services::resolve(rollout, namespace);
-    let annotations = rollout.object.metadata.annotations.as_ref();
     Observation {
         workload: workload(rollout, namespace, &services),
         conflict: conflict(rollout, namespace),
@@ -32,15 +30,12 @@ pub fn observe(
         split,
         evidence,
         unheld: unheld(rollout, namespace),
-        command: annotations
-            .and_then(|a| a.get(names::COMMAND))
-            .cloned()
-            .unwrap_or_default(),
+        command: rollout.command.clone(),
     }
 }
 
 fn workload(rollout: &RolloutFacts, namespace: &Namespace, services: &[String]) -> Workload {
-    let spec = &rollout.object.spec;
+    let spec = &rollout.spec;
     if let Some(versions) = &spec.versions {
         return subsets::view(versions, services, namespace)
             .map_or(Workload::Missing, Workload::Subsets);
@@ -57,7 +52,7 @@ fn workload(rollout: &RolloutFacts, namespace: &Namespace, services: &[String]) 
 }
 
 fn unheld(rollout: &RolloutFacts, namespace: &Namespace) -> Option<UnheldAutoscaler> {
-    let workload = rollout.object.spec.workload.as_ref()?;
+    let workload = rollout.spec.workload.as_ref()?;
     let mut autoscalers = namespace.autoscalers.iter();
     autoscalers.find_map(|autoscaler| {
         let manager = autoscaler.unheld_by()?;
@@ -74,7 +69,7 @@ fn conflict(rollout: &RolloutFacts, namespace: &Namespace) -> Option<String> {
     let age = |r: &RolloutFacts| (r.meta.created, r.meta.name.clone());
     let own_services = services_of(rollout, namespace);
     let collides = |other: &RolloutFacts| {
-        let (ours, theirs) = (&rollout.object.spec.workload, &other.object.spec.workload);
+        let (ours, theirs) = (&rollout.spec.workload, &other.spec.workload);
         let same_workload = match (ours, theirs) {
             (Some(ours), Some(theirs)) => ours.kind == theirs.kind && ours.name == theirs.name,
             _ => false,

@@ -6,7 +6,7 @@ use crate::controller::{facts::RolloutFacts, watches::Namespace};
 /// the Deployment's template; sorted.
 #[must_use]
 pub fn services_of(rollout: &RolloutFacts, namespace: &Namespace) -> Vec<String> {
-    let spec = &rollout.object.spec;
+    let spec = &rollout.spec;
     if let Some(named) = &spec.services {
         let mut named = named.clone();
         named.sort();

@@ -30,7 +30,7 @@ fn keep(state: &mut State, split: &SplitFacts, seen: &Observation) {
     let wanted = TrafficSplitSpec {
         fence: state.fence,
         services: seen.services.clone(),
-        ..split.object.spec.clone()
+        ..split.object().spec
     };
     keep_fence(state, Some(split), Some(&wanted), seen);
 }
@@ -127,7 +127,7 @@ fn what_a_changed_spec_asks_of_the_split_is_another_decision_too() {
     let split = split(7, &["web"]);
     let wanted = TrafficSplitSpec {
         hung_after_ms: 1_000,
-        ..split.object.spec.clone()
+        ..split.object().spec
     };
     keep_fence(&mut state, Some(&split), Some(&wanted), &seen(&["web"]));
     assert_eq!(state.fence, 8);

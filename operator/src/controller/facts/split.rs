@@ -1,0 +1,37 @@
+//! TrafficSplits, one for each MeshRollout.
+
+use sluice_crds::TrafficSplit;
+
+use super::{Meta, Packed};
+
+/// A TrafficSplit: what every look asks for, and the whole.
+#[derive(Clone, Debug)]
+pub struct SplitFacts {
+    /// What every object has.
+    pub meta: Meta,
+    /// `spec.fence`.
+    pub fence: i64,
+    /// `spec.services`.
+    pub services: Vec<String>,
+    object: Packed<TrafficSplit>,
+}
+
+impl SplitFacts {
+    /// Keeps a TrafficSplit.
+    #[must_use]
+    pub fn of(mut object: TrafficSplit) -> Self {
+        object.metadata.managed_fields = None;
+        Self {
+            meta: Meta::of(&object.metadata),
+            fence: object.spec.fence,
+            services: object.spec.services.clone(),
+            object: Packed::of(&object),
+        }
+    }
+
+    /// The object, without managedFields.
+    #[must_use]
+    pub fn object(&self) -> TrafficSplit {
+        self.object.open()
+    }
+}
