@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod command;
 mod demo;
+mod document;
 mod faults;
 mod image;
 mod model;
@@ -13,6 +14,7 @@ mod product;
 mod prove;
 mod suites;
 mod tools;
+mod verdict;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -11,11 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::paths;
-
-/// Between these lines the document is written anew.
-const BEGIN: &str = "<!-- scopes: written by `cargo xtask prove model` -->";
-const END: &str = "<!-- end of the scopes -->";
+use crate::{document, paths};
 
 /// What a scope came to, as its test prints it: `model NAME: 12 worlds, 34 steps, depth 5, …`.
 #[derive(Debug, PartialEq)]
@@ -28,7 +23,7 @@ struct Scope {
 }
 
 /// Searches every scope, one after the other, and writes what came of them into the document.
-pub(crate) fn prove(document: &Path) -> Result<()> {
+pub(crate) fn prove(path: &Path) -> Result<()> {
     let mut child = Command::new("cargo")
         .args([
             "test",
@@ -63,9 +58,7 @@ pub(crate) fn prove(document: &Path) -> Result<()> {
         scopes.iter().map(|scope| scope.worlds).sum::<u64>(),
         scopes.len()
     );
-    let text = fs::read_to_string(document).context("cannot read the document")?;
-    let text = with_table(&text, &table(&scopes)).context("the document has no place for it")?;
-    fs::write(document, text).context("cannot write the document")
+    document::write(path, &[("scopes", &table(&scopes))])
 }
 
 /// None for a line that tells of no scope.
@@ -107,12 +100,6 @@ fn table(scopes: &[Scope]) -> String {
     text
 }
 
-fn with_table(document: &str, table: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -126,13 +113,5 @@ mod tests {
         assert_eq!((scope.worlds, scope.steps, scope.depth), (12, 34, 5));
         assert!(table(&[scope]).ends_with("| watches and edits | 12 | 34 | 5 | 9 |\n"));
         assert_eq!(read("running 15 tests", Duration::ZERO), None);
-    }
-
-    #[test]
-    fn only_what_stands_between_the_marks_is_written_anew() {
-        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let written = with_table(&document, "new\n").unwrap();
-        assert_eq!(written, format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"));
-        assert_eq!(with_table("no marks", "new"), None);
     }
 }

@@ -3,6 +3,7 @@
 
 mod condemn;
 mod pass;
+mod rates;
 mod traffic;
 mod witnesses;
 mod words;

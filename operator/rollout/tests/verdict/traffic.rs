@@ -75,8 +75,13 @@ pub struct Run {
 
 impl Run {
     pub fn new(seed: u64) -> Self {
+        Self::by(&rules(), seed)
+    }
+
+    /// Judged by other rules.
+    pub fn by(rules: &Rules, seed: u64) -> Self {
         Self {
-            analysis: Analysis::new(&rules(), ClosedEvidence::default()),
+            analysis: Analysis::new(rules, ClosedEvidence::default()),
             random: Random(seed.wrapping_mul(0x1000_0001)),
             now: 1_000_000,
             fence: 1,

@@ -1,0 +1,100 @@
+//! The verdict's error rates and speeds in their long form, and their tables in `docs/verdict.md`.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{document, paths};
+
+/// Rollouts of each row.
+const ROLLOUTS: &str = "100000";
+/// The document's tables, each with its head.
+const TABLES: [(&str, &str); 4] = [
+    (
+        "spared",
+        "| good releases, while | rollouts | condemned | at most, 99 % sure |\n|---|---|---|---|\n",
+    ),
+    (
+        "found",
+        "| stable -> candidate | tolerance | weight | median | p90 | p99 | failures |\n|---|---|---|---|---|---|---|\n",
+    ),
+    (
+        "passed",
+        "| both arms fail | requests/s | rollouts | passed | median s | p90 s |\n|---|---|---|---|---|---|\n",
+    ),
+    (
+        "worse",
+        "| stable -> candidate | rollouts | passed | at most, 99 % sure |\n|---|---|---|---|\n",
+    ),
+];
+
+/// Simulates every row, and writes what came of them into the document.
+pub(crate) fn prove(path: &Path) -> Result<()> {
+    let mut child = Command::new("cargo")
+        .args([
+            "test",
+            "--quiet",
+            "--release",
+            "--package",
+            "sluice-rollout",
+        ])
+        .args(["--test", "verdict", "--", "rates::"])
+        .args(["--nocapture", "--test-threads=1"])
+        .env("SLUICE_VERDICT_ROLLOUTS", ROLLOUTS)
+        .current_dir(paths::workspace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let printed = child.stdout.take().context("cargo has no output")?;
+    let mut rows = BTreeMap::<String, String>::new();
+    for line in BufReader::new(printed).lines() {
+        let line = line.context("cannot read what cargo prints")?;
+        println!("{line}");
+        if let Some((table, row)) = read(&line) {
+            let rows = rows.entry(table.to_owned()).or_default();
+            rows.push_str(row);
+            rows.push('\n');
+        }
+    }
+    if !child.wait()?.success() {
+        bail!("an error rate or a speed is not what is promised: which is above");
+    }
+    let mut tables = Vec::new();
+    for (name, head) in TABLES {
+        let rows = rows
+            .get(name)
+            .with_context(|| format!("no row of `{name}` was printed"))?;
+        tables.push((name, format!("{head}{rows}")));
+    }
+    let tables: Vec<_> = tables
+        .iter()
+        .map(|(name, table)| (*name, table.as_str()))
+        .collect();
+    document::write(path, &tables)
+}
+
+/// The table and the row that a line tells of.
+fn read(line: &str) -> Option<(&str, &str)> {
+    // The test's own name may stand before it.
+    let (_, told) = line.split_once("row of ")?;
+    told.split_once(": ")
+        .filter(|(_, row)| row.starts_with('|'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_row_prints_goes_into_its_table() {
+        let line = "test rates::x ... row of found: | 1 % -> 5 % | 7 |";
+        assert_eq!(read(line), Some(("found", "| 1 % -> 5 % | 7 |")));
+        assert_eq!(read("test rates::x ... ok"), None);
+    }
+}
