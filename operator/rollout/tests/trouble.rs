@@ -183,3 +183,26 @@ fn a_step_waits_for_proxies_that_are_away_and_says_so() {
         assert!(told.message.contains(waits), "{}", told.message);
     }
 }
+
+#[test]
+fn a_clock_that_jumps_passes_no_step_without_evidence_and_rejects_nobody() {
+    for jump in [-7_200_000, 3_600_000] {
+        let mut world = World::new(policy(|_| {}));
+        world.commit("v2");
+        while world.state.weight != 10 {
+            world.turn();
+            world.cluster();
+            world.now += 1_000;
+        }
+        world.unconvinced = true;
+        world.run(2);
+        world.now += jump;
+        world.run(60);
+        assert_eq!(world.state.weight, 10, "after {jump} ms");
+        assert!(world.state.rejected.is_empty());
+        world.unconvinced = false;
+        // What is left of a hold that began in the future is waited for.
+        world.run(7_500);
+        assert_eq!(world.stable(), "v2", "after {jump} ms");
+    }
+}

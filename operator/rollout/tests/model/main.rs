@@ -180,7 +180,7 @@ fn a_shim_that_writes_the_status_over_any_version_is_caught() {
         ..Rules::REAL
     };
     let told = is_caught(rules, 1);
-    println!("{told}");
+    search::say(&told);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_shim_that_writes_objects_over_any_version_is_caught() {
         ..Rules::REAL
     };
     let told = is_caught(rules, 2);
-    println!("{told}");
+    search::say(&told);
 }
 
 #[test]
@@ -201,5 +201,5 @@ fn an_apiserver_that_takes_any_fence_is_caught() {
         ..Rules::REAL
     };
     let told = is_caught(rules, 1);
-    println!("{told}");
+    search::say(&told);
 }

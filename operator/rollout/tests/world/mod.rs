@@ -54,6 +54,8 @@ pub struct World {
     /// The native pods are not ready yet.
     pub starting: bool,
     pub in_step: u64,
+    /// The evidence does not suffice, however long it is gathered.
+    pub unconvinced: bool,
     /// Why the candidate's pods do not start.
     pub trouble: Option<String>,
     /// Of the Deployment.
@@ -103,6 +105,7 @@ impl World {
             slow_pods: false,
             starting: false,
             in_step: 1000,
+            unconvinced: false,
             trouble: None,
             uid: "deployment".to_owned(),
             deployment: "reviews".to_owned(),
@@ -197,7 +200,7 @@ impl World {
                 contested: self.contested.clone(),
                 breach: (weight > self.bears).then(|| "failed 30 of 90 requests".to_owned()),
                 shared_outage: self.shared_outage.then(|| "both arms fail".to_owned()),
-                sufficient: !bad,
+                sufficient: !bad && !self.unconvinced,
                 needed: 500,
                 in_step: self.in_step,
                 ..EvidenceView::default()
