@@ -147,7 +147,7 @@ const SLOW: [&str; 5] = [
 const LAST: [&str; 2] = ["leaks::", "refused::"];
 
 /// Those of the others that have a long form, which `prove` asks for.
-const LONG: [&str; 1] = ["apply_loop::"];
+const LONG: [&str; 2] = ["apply_loop::", "last_good::"];
 
 /// What needs pods: the demo's story with its promises asserted, then the cluster tests.
 fn node() -> Result<()> {

@@ -44,7 +44,9 @@ pub struct Traffic {
     pub requests: u64,
     /// Of 100 of the candidate's answers, so many are errors.
     pub candidate_errors: u64,
-    /// The same of stable's.
+    /// The candidate errs only where it has more than this, percent of the requests.
+    pub bears: u64,
+    /// The same of stable's answers.
     pub stable_errors: u64,
 }
 
@@ -244,7 +246,9 @@ impl Proxy {
             arm.coined += requests;
             arm.server_errors += requests * errors / 100;
         };
-        add(&mut record.candidate, candidate, traffic.candidate_errors);
+        let errs = held.weight > traffic.bears;
+        let errors = if errs { traffic.candidate_errors } else { 0 };
+        add(&mut record.candidate, candidate, errors);
         add(
             &mut record.stable,
             traffic.requests - candidate,

@@ -47,6 +47,14 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// What each proxy's clients ask for, and get, where all is well.
+    pub const GOOD: Traffic = Traffic {
+        requests: REQUESTS,
+        candidate_errors: 0,
+        bears: 0,
+        stable_errors: 0,
+    };
+
     /// Makes the namespace, and waits until v1 serves; there is no MeshRollout yet.
     ///
     /// # Errors
@@ -80,10 +88,7 @@ impl Scene {
                 service: (namespace.to_owned(), APP.to_owned(), scene.vip, 80),
             };
             let proxy = Proxy::start(access, &mut scene._tasks);
-            proxy.serve(Traffic {
-                requests: REQUESTS,
-                ..Traffic::default()
-            });
+            proxy.serve(Self::GOOD);
             scene.proxies.push(proxy);
         }
         until("v1 to serve", async || {
@@ -152,13 +157,15 @@ impl Scene {
 
     /// From now on the candidate answers so many of 100 requests with an error.
     pub fn candidate_fails(&self, errors: u64) {
-        for proxy in &self.proxies {
-            proxy.serve(Traffic {
-                requests: REQUESTS,
-                candidate_errors: errors,
-                stable_errors: 0,
-            });
-        }
+        self.serve(Traffic {
+            candidate_errors: errors,
+            ..Self::GOOD
+        });
+    }
+
+    /// From now on this is what each proxy's clients ask for, and get.
+    pub fn serve(&self, traffic: Traffic) {
+        self.proxies.iter().for_each(|proxy| proxy.serve(traffic));
     }
 
     /// The Deployment.

@@ -19,21 +19,24 @@ pub enum Story {
     Revert,
     /// It fails; v3, which is good, comes while it stands rejected.
     FixForward,
+    /// It is good, and so is v1, to which git goes back afterwards.
+    Return,
 }
 
 impl Story {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Promotion,
         Self::Rollback,
         Self::LateRollback,
         Self::Revert,
         Self::FixForward,
+        Self::Return,
     ];
 
     fn steps(self) -> Value {
         match self {
-            Self::Promotion => json!([{"weight": 50}, {"weight": 100}]),
+            Self::Promotion | Self::Return => json!([{"weight": 50}, {"weight": 100}]),
             // The story goes on by itself, long before the hold ends.
             Self::LateRollback => json!([{"weight": 50}, {"weight": 100, "hold": "60s"}]),
             Self::Rollback | Self::Revert => {
@@ -66,7 +69,12 @@ impl Story {
     pub async fn play(self, scene: &Scene) -> Result<()> {
         scene.deploy("v2").await?;
         match self {
-            Self::Promotion => promoted(scene).await,
+            Self::Promotion => promoted(scene, 1).await,
+            Self::Return => {
+                promoted(scene, 1).await?;
+                scene.deploy("v1").await?;
+                promoted(scene, 2).await
+            }
             Self::Rollback => {
                 observing(scene, 0).await?;
                 scene.candidate_fails(50);
@@ -88,7 +96,7 @@ impl Story {
                 rejected(scene).await?;
                 scene.candidate_fails(0);
                 scene.deploy("v3").await?;
-                promoted(scene).await
+                promoted(scene, 1).await
             }
         }
     }
@@ -103,13 +111,14 @@ async fn observing(scene: &Scene, step: i32) -> Result<()> {
     Ok(())
 }
 
-/// The newest template serves, the Deployment is an ordinary one, nothing of ours is left.
-async fn promoted(scene: &Scene) -> Result<()> {
+/// So many have been promoted. The newest template serves, the Deployment is an ordinary one,
+/// nothing of ours is left.
+async fn promoted(scene: &Scene, times: usize) -> Result<()> {
     scene
         .until_status("the promotion", |status| {
-            let newest = status.history.first();
-            let is_promoted = newest.is_some_and(|ended| ended.outcome == "Promoted");
-            status.phase.as_deref() == Some("Idle") && is_promoted
+            let ended = status.history.iter();
+            let promoted = ended.filter(|ended| ended.outcome == "Promoted").count();
+            status.phase.as_deref() == Some("Idle") && promoted == times
         })
         .await?;
     released(scene).await

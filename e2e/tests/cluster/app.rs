@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sluice_crds::names;
 use sluice_e2e::world::Look;
 
-use crate::{node::wait_until, place::Place};
+use crate::{node::wait_until, place::Place, proxy::Proxy};
 
 /// podinfo as a Deployment; `version` is what a release changes.
 pub fn deployment(name: &str, version: &str, replicas: i32) -> Value {
@@ -65,6 +65,27 @@ pub fn rollout(name: &str, spec: Value) -> Value {
 /// A MeshRollout that says no more than which Deployment it governs.
 pub fn governing(name: &str, workload: &str) -> Value {
     rollout(name, json!({"workload": {"name": workload}}))
+}
+
+/// Where a [`turncoat`] answers 200 until it is told otherwise.
+pub const TURNS_AT: &str = "/readyz";
+
+/// podinfo that is Ready whatever it says at [`TURNS_AT`].
+pub fn turncoat(name: &str, version: &str, replicas: i32) -> Value {
+    let mut deployment = deployment(name, version, replicas);
+    let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
+    container["readinessProbe"]["httpGet"]["path"] = json!("/healthz");
+    deployment
+}
+
+/// From now on a pod of a [`turncoat`] with a sidecar answers 503 at [`TURNS_AT`].
+pub fn turn_bad(pod: &str) {
+    let proxy = Proxy {
+        pod: pod.to_owned(),
+        kind: "sidecar",
+    };
+    let said = proxy.ask(9898, "POST /readyz/disable").unwrap();
+    assert!(said.starts_with("HTTP/1.1 202"), "{said}");
 }
 
 impl Place {

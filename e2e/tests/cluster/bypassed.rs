@@ -1,4 +1,5 @@
-//! An edge outside the mesh in front of a governed service: said, and no evidence.
+//! An edge outside the mesh in front of a governed service: said, and no evidence. The edge is
+//! podinfo without a sidecar, which to the mesh is what any proxy without one is.
 
 use std::{
     sync::{
@@ -13,7 +14,7 @@ use sluice_crds::names;
 use tokio::task::JoinHandle;
 
 use crate::{
-    app::podinfo,
+    app::{podinfo, rollout},
     mode_b::call,
     node::{say, wait_until},
     place::{Place, within},
@@ -27,6 +28,9 @@ const ENOUGH: i64 = 100;
 async fn an_edge_outside_the_mesh_is_named_with_its_share_and_promotes_nothing() {
     within("sluice-bypassed", true, async |place| {
         place.deploy(APP, "v1", 1).await;
+        // So short that what a step waits for later is evidence.
+        let spec = json!({"workload": {"name": APP}, "analysis": {"hold": "1s"}});
+        place.apply(&rollout(APP, spec)).await;
         place.apply(&caller("meshed", true)).await;
         place.apply(&caller("edge", false)).await;
 
@@ -37,13 +41,12 @@ async fn an_edge_outside_the_mesh_is_named_with_its_share_and_promotes_nothing()
         let edge = Calls::start(place, "edge").await;
         let message = place.condition(APP, "Bypassed", "True").await;
         say(&message);
+        // Both call ten times a second; the looks are a minute's.
+        let share = message.split_once(" % of the requests").unwrap().0;
+        let share: u32 = share.parse().unwrap();
+        assert!((1..=80).contains(&share), "{message}");
         let source = format!("pod sluice-bypassed/{}", edge.pod);
-        for part in [
-            source.as_str(),
-            " % of the requests",
-            "Inject a sidecar",
-            "gateway",
-        ] {
+        for part in [source.as_str(), "Inject a sidecar", "gateway"] {
             assert!(message.contains(part), "{message}");
         }
 

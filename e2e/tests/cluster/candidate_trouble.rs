@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::{
-    app::{deployment, podinfo},
-    busy::{APP, hurried},
+    app::{TURNS_AT, deployment, podinfo, turn_bad, turncoat},
+    busy::{APP, Setting, half, hurried},
     node::{self, say, wait_until},
     place::{Place, within},
 };
@@ -205,6 +205,46 @@ async fn a_candidate_pod_that_crashes_in_mid_step_has_no_weight_until_it_is_back
         // Its container ended without a word: what it had in hand is lost with it.
         let failed = busy.end_with_failures_of(&revision).await;
         assert!(failed < 8, "{failed} requests failed");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_bad_pod_of_two_is_named_and_gets_nothing_until_it_is_deleted() {
+    within("sluice-bad-pod", true, async |place| {
+        let replicas = 2 * REPLICAS;
+        let setting = Setting {
+            path: TURNS_AT,
+            ..Setting::of(turncoat(APP, "v1", replicas))
+        };
+        let busy = place.busy_with(&setting).await;
+        place.apply(&half()).await;
+        let revision = place.try_out_at(50, &turncoat(APP, "v2", replicas)).await;
+        busy.goes_on_for(2).await;
+        let tried = place.tried_pods(&revision).await;
+        let [bad, good] = &tried[..] else {
+            panic!("half of {replicas} pods: {tried:?}");
+        };
+        turn_bad(bad);
+        let message = place.condition(APP, "PodFault", "True").await;
+        assert!(message.contains(bad.as_str()), "{message}");
+        wait_until("it to get nothing more", async || {
+            let from = busy.now();
+            busy.goes_on_for(2).await;
+            Ok(busy.answered_by_pod(bad, from) == 0)
+        })
+        .await;
+        let from = busy.now();
+        busy.goes_on_for(2).await;
+        assert!(busy.answered_by_pod(good, from) > 0, "the other one serves");
+        let look = place.until(APP, "half", |look| look.weight == 50).await;
+        assert_eq!(look.phase, "Observing", "the revision is not taken back");
+        place.delete_pod(bad).await;
+        let over = place.event(APP, "PodFaultOver").await;
+        assert!(over.contains(bad.as_str()), "{over}");
+        place.promote(APP, &revision).await;
+        let failed = busy.end_with_failures_of(&revision).await;
+        assert!((1..60).contains(&failed), "{failed} requests failed");
     })
     .await;
 }

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::DeleteParams};
 use parking_lot::Mutex;
 use serde_json::json;
+use sluice_e2e::world::Look;
 
 use crate::{
     app::deployment,
@@ -49,6 +50,7 @@ async fn pods_that_are_deleted_over_a_whole_rollout_cost_no_request_and_it_is_pr
         }
         place.promoted(APP, &revision).await;
         churn.abort();
+        no_weight_unseen(&busy.since(from));
         let took = (busy.now() - from).as_secs();
         let deleted = deleted.lock().clone();
         say(&format!(
@@ -59,6 +61,26 @@ async fn pods_that_are_deleted_over_a_whole_rollout_cost_no_request_and_it_is_pr
         busy.end().await;
     })
     .await;
+}
+
+/// Before it got more weight, the revision was observed with every proxy at the weight before;
+/// and never did it get more than the next step's.
+fn no_weight_unseen(looks: &[(Duration, Look)]) {
+    let steps = [&[0], &WEIGHTS[..], &[100]].concat();
+    let mut observed = 0;
+    for (at, look) in looks {
+        if look.phase == "Observing" && look.applied {
+            observed = observed.max(look.weight);
+        }
+        let next = steps.iter().find(|weight| **weight > observed);
+        let most = next.copied().unwrap_or(100);
+        assert!(
+            look.weight <= most,
+            "{at:?}: {} % after {observed} %",
+            look.weight
+        );
+    }
+    assert_eq!(observed, 100, "every step was observed");
 }
 
 /// By ReplicaSet.

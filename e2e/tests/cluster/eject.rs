@@ -3,14 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
 use crate::{
-    app::deployment,
+    app::{TURNS_AT, turn_bad, turncoat},
     busy::{APP, Busy, Setting, half},
     node::{afterwards, say, start_apiserver, stop_apiserver, wait_until},
     place::within,
-    proxy::Proxy,
 };
 
 const REPLICAS: i32 = 2;
@@ -18,20 +15,17 @@ const REPLICAS: i32 = 2;
 const LAPSED: usize = 10;
 /// From its first failure on a candidate is off traffic within this.
 const SOON: Duration = Duration::from_secs(10);
-/// What the load asks for: podinfo answers 200 until it is told otherwise.
-const PATH: &str = "/readyz";
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_that_turns_bad_without_an_apiserver_is_off_traffic_in_seconds() {
     within("sluice-eject", true, async |place| {
         let setting = Setting {
-            path: PATH,
-            ..Setting::of(app("v1"))
+            path: TURNS_AT,
+            ..Setting::of(turncoat(APP, "v1", REPLICAS))
         };
         let busy = place.busy_with(&setting).await;
         let stable = place.settled(APP).await.stable;
         place.apply(&half()).await;
-        let revision = place.try_out_at(50, &app("v2")).await;
+        let revision = place.try_out_at(50, &turncoat(APP, "v2", REPLICAS)).await;
         let tried = place.tried_pods(&revision).await;
         let outage = async {
             stop_apiserver().await;
@@ -55,24 +49,6 @@ async fn a_candidate_that_turns_bad_without_an_apiserver_is_off_traffic_in_secon
         assert!(failed > 0, "it did turn bad");
     })
     .await;
-}
-
-/// [`APP`], Ready whatever it says at [`PATH`].
-fn app(version: &str) -> Value {
-    let mut deployment = deployment(APP, version, REPLICAS);
-    let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
-    container["readinessProbe"]["httpGet"]["path"] = json!("/healthz");
-    deployment
-}
-
-/// From now on a pod answers 503 at [`PATH`].
-fn turn_bad(pod: &str) {
-    let proxy = Proxy {
-        pod: pod.to_owned(),
-        kind: "sidecar",
-    };
-    let said = proxy.ask(9898, "POST /readyz/disable").unwrap();
-    assert!(said.starts_with("HTTP/1.1 202"), "{said}");
 }
 
 /// Waits until a revision that has turned bad at this time answers nobody any more.

@@ -43,6 +43,10 @@ async fn proxies_that_restart_while_nobody_is_there_to_ask_serve_what_they_serve
             .await;
         }
         stop_apiserver().await;
+        let minutes = if node::runs_long() { 3 } else { 0 };
+        for _ in 0..minutes {
+            traffic.goes_on(60 * RATE as usize).await;
+        }
         traffic.goes_on(5 * RATE as usize).await;
         traffic.end().await;
 

@@ -108,6 +108,19 @@ async fn nothing_that_sluice_writes_shows_a_key_a_token_or_what_passes_through_a
     assert!(shown.is_empty(), "{shown:#?}");
 }
 
+#[tokio::test]
+async fn none_of_our_containers_has_panicked_or_come_to_what_it_asks_people_to_report() {
+    let logs = logs();
+    assert!(logs.len() >= OURS.len(), "{} logs were read", logs.len());
+    for (path, text) in logs {
+        let text = String::from_utf8_lossy(&text);
+        let wrong = text
+            .lines()
+            .find(|line| line.contains("panicked") || line.contains("report this"));
+        assert_eq!(wrong, None, "{path}");
+    }
+}
+
 /// One request through the gateway; the whole answer.
 async fn ask(request: &str) -> String {
     let mut stream = TcpStream::connect(node::gateway()).await.unwrap();

@@ -222,6 +222,12 @@ impl Place {
         ready
     }
 
+    /// Deletes a pod, as `kubectl delete pod` does.
+    pub async fn delete_pod(&self, name: &str) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        pods.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
     /// The pods that a selector takes.
     pub async fn pods(&self, selector: &str) -> Vec<Pod> {
         pods(&self.client, &self.namespace, selector).await.unwrap()

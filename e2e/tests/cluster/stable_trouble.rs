@@ -10,10 +10,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, EvictParams},
-};
+use kube::{Api, ResourceExt, api::EvictParams};
 use serde_json::{Value, json};
 use sluice_e2e::world;
 
@@ -34,8 +31,7 @@ async fn a_stable_pod_that_is_lost_costs_no_request_and_the_step_goes_on() {
         place.apply(&half()).await;
         let revision = at_half(place).await;
         let lost = stable_pods(place).await.remove(0);
-        let pods: Api<Pod> = Api::namespaced(place.client.clone(), &place.namespace);
-        pods.delete(&lost, &DeleteParams::default()).await.unwrap();
+        place.delete_pod(&lost).await;
         place.replaced(&lost).await;
         busy.goes_on().await;
         let look = place

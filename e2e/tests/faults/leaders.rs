@@ -5,6 +5,7 @@ use std::time::Duration;
 use kube::ResourceExt;
 use parking_lot::Mutex;
 use serde_json::json;
+use sluice_crds::MeshRolloutStatus;
 use sluice_e2e::faults::{
     cable::{Cable, Cut},
     history::Reader,
@@ -140,7 +141,7 @@ async fn what_proxies_say_does_not_arrive_and_no_step_passes_until_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_leader_answers_does_not_arrive_and_the_release_ends_all_the_same() {
+async fn what_the_leader_answers_does_not_arrive_and_steps_pass_all_the_same() {
     cut_relay(
         "back",
         Cut {
@@ -151,7 +152,8 @@ async fn what_the_leader_answers_does_not_arrive_and_the_release_ends_all_the_sa
     .await;
 }
 
-/// The relay is cut while a step is observed, for longer than the step's hold.
+/// The relay is cut while a step is observed, for longer than the step's hold. Decisions come to
+/// proxies through the apiserver; it is what they say of them that nothing goes on without.
 async fn cut_relay(name: &str, cut: Cut) {
     let mut stage = Stage::on_a_free_cluster().await.unwrap();
     let controller = stage.controller("sluice-controller-0").await.unwrap();
@@ -165,11 +167,20 @@ async fn cut_relay(name: &str, cut: Cut) {
     ground.scene.deploy("v2").await.unwrap();
     let observed = ground.phase("Observing").await;
     cable.cut(cut);
-    throughout(Duration::from_secs(10), async || {
-        let status = ground.scene.status().await?;
-        Ok(cut.back || (status.weight, status.fence) == (observed.weight, observed.fence))
-    })
-    .await;
+    if cut.forth {
+        throughout(Duration::from_secs(10), async || {
+            let status = ground.scene.status().await?;
+            Ok((status.weight, status.fence) == (observed.weight, observed.fence))
+        })
+        .await;
+    } else {
+        let is_passed = |status: &MeshRolloutStatus| status.weight == 100;
+        ground
+            .scene
+            .until_status("the next step", is_passed)
+            .await
+            .unwrap();
+    }
     cable.cut(Cut::default());
     ground.ended("Promoted").await;
     ground.released().await;
@@ -184,7 +195,7 @@ async fn a_proxy_that_takes_no_news_holds_the_step_and_is_named() {
     let deaf = &ground.scene.proxies[1];
     deaf.be_deaf(true);
     ground.scene.deploy("v2").await.unwrap();
-    let shifting = |status: &sluice_crds::MeshRolloutStatus| status.weight == 50;
+    let shifting = |status: &MeshRolloutStatus| status.weight == 50;
     ground
         .scene
         .until_status("the first weight", shifting)
@@ -205,6 +216,44 @@ async fn a_proxy_that_takes_no_news_holds_the_step_and_is_named() {
     deaf.be_deaf(false);
     ground.ended("Promoted").await;
     assert_eq!(ground.states()[..PROMOTION.len()], PROMOTION);
+    ground.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_alone_is_cut_off_takes_a_bad_candidate_off_and_the_next_one_rolls_back() {
+    let (stage, first, second) = two().await;
+    let ground = Ground::on(stage, first, "alone", steps("60s")).await;
+    ground.scene.deploy("v2").await.unwrap();
+    ground.phase("Observing").await;
+    ground.scene.followed().await.unwrap();
+    ground.layer().add(Rule::always(Action::Drop, |_| true));
+    ground.layer().end_watches();
+    ground.scene.candidate_fails(50);
+    until("the candidate to be off traffic", async || {
+        let shares = ground.candidate_shares();
+        Ok(shares.iter().all(|share| *share == 0).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert!(
+        !second.process.log().contains("this process leads"),
+        "it is off before anybody else leads"
+    );
+    leads(&second).await;
+    let status = ground.ended("RolledBack").await;
+    let told = "while the apiserver did not answer";
+    assert!(status.verdict.contains(told), "{}", status.verdict);
+    ground.candidate_gone().await;
+    let decided = async || {
+        let rollout = ground.scene.status().await?;
+        anyhow::Ok((rollout.state, ground.scene.split().await?.spec))
+    };
+    let before = decided().await.unwrap();
+    ground.layer().heal();
+    throughout(Duration::from_secs(3), async || {
+        Ok(decided().await? == before)
+    })
+    .await;
     ground.close().await;
 }
 

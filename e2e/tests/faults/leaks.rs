@@ -1,5 +1,5 @@
-//! Nothing that the operator writes shows a key, a token, or a Secret of an application. Runs
-//! when the others have, and reads their logs too.
+//! Nothing that the operator writes shows a key, a token, or a Secret of an application, and none
+//! of its roles has panicked. Runs when the others have, and reads their logs too.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -78,6 +78,18 @@ async fn nothing_that_the_operator_writes_shows_a_key_a_token_or_a_secret_of_an_
         .collect();
     assert!(shown.is_empty(), "{shown:#?}");
     ground.close().await;
+}
+
+#[test]
+fn no_role_has_panicked_or_come_to_what_it_asks_people_to_report() {
+    let logs = written("log");
+    assert!(logs.len() > 3, "the roles' logs are read: {}", logs.len());
+    let is_wrong = |line: &&str| line.contains("panicked") || line.contains("report this");
+    let wrong: Vec<&str> = logs
+        .iter()
+        .flat_map(|(_, text)| text.lines().filter(is_wrong))
+        .collect();
+    assert_eq!(wrong, [""; 0]);
 }
 
 /// The files that this suite and the operator's processes in it have written.

@@ -9,12 +9,15 @@ use kube::{
 };
 use serde_json::{Value, json};
 use sluice_crds::MeshRollout;
-use sluice_e2e::faults::{
-    call::{Call, Verb},
-    kubelet::HEALTH,
-    layer::Layer,
-    rule::{Action, Asked, Rule},
-    stage::until,
+use sluice_e2e::{
+    faults::{
+        call::{Call, Verb},
+        kubelet::HEALTH,
+        layer::Layer,
+        rule::{Action, Asked, Rule},
+        stage::until,
+    },
+    world,
 };
 use tokio::time::sleep;
 
@@ -314,7 +317,7 @@ async fn a_candidate_pod_that_failed_and_recovered_unseen_costs_nothing() {
     ground.ended("Promoted").await;
     let evidence = ground.scene.status().await.unwrap().verdict;
     assert!(evidence.contains("failed 0 of"), "{evidence}");
-    ground.scene.remove().await;
+    ground.close().await;
 }
 
 async fn annotate(ground: &Ground, pod: &str, annotations: &Value) {
@@ -395,7 +398,11 @@ async fn watches_that_end_with_410_gone_in_mid_rollout_change_nothing() {
 /// Case 14, in seconds instead of minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_that_was_silent_and_then_brings_a_burst_is_caught_up_with() {
-    let ground = Ground::new("burst", steps("500ms")).await;
+    let ground = Ground::new("burst", steps("2s")).await;
+    ground.scene.deploy("v2").await.unwrap();
+    ground.phase("Observing").await;
+    let process = i32::try_from(ground.controller.process.id().unwrap()).unwrap();
+    let before = world::resident(process).unwrap();
     ground.layer().freeze("pods");
     let pods = ground.scene.pods().await.unwrap();
     for number in 0..300 {
@@ -408,8 +415,9 @@ async fn a_watch_that_was_silent_and_then_brings_a_burst_is_caught_up_with() {
         .await;
     }
     ground.layer().thaw("pods");
-    ground.scene.deploy("v2").await.unwrap();
     ground.ended("Promoted").await;
     assert_eq!(ground.states()[..PROMOTION.len()], PROMOTION);
+    let more = world::resident(process).unwrap().saturating_sub(before);
+    assert!(more < 20 << 10, "{more} KiB more");
     ground.close().await;
 }
