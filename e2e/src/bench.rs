@@ -6,8 +6,6 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::report::{Release, Report};
-
 /// Rows of figures, ours beside a peer's where there is one.
 #[derive(Debug, Serialize)]
 pub struct Bench {
@@ -85,38 +83,6 @@ impl Bench {
     /// Takes a figure in.
     pub fn add(&mut self, name: impl Into<String>, row: Row) {
         self.rows.insert(name.into(), row);
-    }
-
-    /// How fast bad releases were taken back, and whom they hurt.
-    #[must_use]
-    pub fn of_rollbacks(report: &Report) -> Self {
-        let each = |value: &dyn Fn(&Release) -> Option<f64>| {
-            let values = report.releases.iter().filter_map(value);
-            sorted(values.collect())
-        };
-        let to_zero = each(&|r| r.first_failure_to_zero_seconds);
-        let failed = each(&|r| Some(r.requests.candidate_failed as f64));
-        let lost = each(&|r| Some(r.requests.lost as f64));
-        let first_weight = each(&|r| Some(r.commit_to_first_weight_seconds));
-        let mut bench = Self::new("rollback", &report.cluster.kubernetes);
-        let mut add = |name: &str, ours, unit, of: &[f64]| {
-            bench.add(name, Row::of(ours, unit, of.len()));
-        };
-        let name = "first_failure_to_zero_seconds";
-        add(&format!("{name}_median"), median(&to_zero), "s", &to_zero);
-        add(&format!("{name}_max"), most(&to_zero), "s", &to_zero);
-        let name = "candidate_failed";
-        add(
-            &format!("{name}_median"),
-            median(&failed),
-            "requests",
-            &failed,
-        );
-        add(&format!("{name}_max"), most(&failed), "requests", &failed);
-        add("lost_total", lost.iter().sum(), "requests", &lost);
-        let name = "commit_to_first_weight_seconds_median";
-        add(name, median(&first_weight), "s", &first_weight);
-        bench
     }
 
     /// The figures as a table for people.

@@ -24,6 +24,7 @@ pub mod observer;
 pub mod repo;
 pub mod report;
 pub mod rights;
+pub mod rollbacks;
 pub mod scale;
 pub mod story;
 mod teller;

@@ -39,8 +39,37 @@ pub struct Load {
     pub connections: usize,
     /// What is asked for.
     pub path: String,
+    /// What some ask for instead.
+    pub others: Vec<Share>,
     /// Every n-th request goes through both tiers instead.
     pub two_tier_every: u64,
+}
+
+/// Requests for something else.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// Of a thousand requests so many, which ones by chance.
+    pub of_thousand: u64,
+    /// What they ask for.
+    pub path: String,
+}
+
+impl Load {
+    /// What the request with this number asks for. The finalizer of SplitMix64 (Steele, Lea and
+    /// Flood 2014) spreads the numbers.
+    fn path_of(&self, id: u64) -> &str {
+        let mut mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let mut at = (mixed ^ (mixed >> 31)) % 1_000;
+        for other in &self.others {
+            if at < other.of_thousand {
+                return &other.path;
+            }
+            at -= other.of_thousand;
+        }
+        &self.path
+    }
 }
 
 /// A running load; it ends when [`Running::stop`] is called or the value is dropped.
@@ -155,7 +184,7 @@ async fn exchange(
     let (method, path, body) = if two_tier {
         ("POST", "/echo", Bytes::from(format!("request {id}")))
     } else {
-        ("GET", load.path.as_str(), Bytes::new())
+        ("GET", load.path_of(id), Bytes::new())
     };
     let request = http::Request::builder()
         .method(method)
@@ -227,6 +256,27 @@ fn backend_failure(body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_requests_each_path_gets_its_share_by_chance() {
+        let other = |of_thousand, path: &str| Share {
+            of_thousand,
+            path: path.to_owned(),
+        };
+        let load = Load {
+            gateway: SocketAddr::from(([127, 0, 0, 1], 1)),
+            host: String::new(),
+            rate: 1,
+            connections: 1,
+            path: "/".to_owned(),
+            others: vec![other(50, "/fifty"), other(1, "/one")],
+            two_tier_every: 0,
+        };
+        let asked = |path: &str| (0..100_000).filter(|id| load.path_of(*id) == path).count();
+        assert!(asked("/fifty").abs_diff(5_000) < 300);
+        assert!(asked("/one").abs_diff(100) < 40);
+        assert_eq!(asked("/") + asked("/fifty") + asked("/one"), 100_000);
+    }
 
     #[test]
     fn an_answer_that_reports_a_failed_backend_is_a_failure() {

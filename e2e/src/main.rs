@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
-use sluice_e2e::bench::{Bench, write_json};
+use sluice_e2e::bench::write_json;
 use sluice_e2e::report::Report;
+use sluice_e2e::rollbacks;
 use sluice_e2e::scale;
 use sluice_e2e::story::{self, Stage};
 
@@ -31,12 +32,12 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
-    /// Brings bad releases only, and writes how fast they were taken back.
+    /// Brings bad releases and a few good ones, and writes how fast they came to their ends.
     Rollbacks {
         #[command(flatten)]
         place: Place,
-        /// How many.
-        #[arg(long, default_value_t = 10)]
+        /// How many of each kind.
+        #[arg(long, default_value_t = 30)]
         runs: u32,
         /// Where to write the figures as JSON.
         #[arg(long)]
@@ -113,9 +114,8 @@ async fn main() -> Result<()> {
             runs,
             report,
         } => {
-            let told = story::rollbacks(&place.into(), runs).await?;
+            let (told, bench) = rollbacks::measure(&place.into(), runs).await?;
             println!("\n{}", told.table());
-            let bench = Bench::of_rollbacks(&told);
             println!("\n{}", bench.table());
             write_json(report.as_deref(), &bench)
         }

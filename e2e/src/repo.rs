@@ -11,12 +11,17 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// Makes a new working tree in `dir` from the files of `layout` and pushes it to `bare`
-    /// as the only history of branch `main`.
+    /// Makes a new working tree in `dir` from the files of `layout`, with these edits (file, from,
+    /// to), and pushes it to `bare` as the only history of branch `main`.
     ///
     /// # Errors
     /// When a file cannot be copied or git fails.
-    pub fn publish(dir: &Path, layout: &Path, bare: &Path) -> Result<Self> {
+    pub fn publish(
+        dir: &Path,
+        layout: &Path,
+        bare: &Path,
+        edits: &[(&str, &str, &str)],
+    ) -> Result<Self> {
         if dir.exists() {
             std::fs::remove_dir_all(dir)?;
         }
@@ -27,6 +32,9 @@ impl Repo {
         };
         repo.git(&["init", "--quiet", "--initial-branch=main"])?;
         repo.git(&["remote", "add", "origin", &bare.display().to_string()])?;
+        for (file, from, to) in edits {
+            repo.edit(file, from, to)?;
+        }
         repo.commit("The application and its MeshRollout")?;
         repo.git(&["push", "--quiet", "--force", "origin", "main"])?;
         Ok(repo)

@@ -40,6 +40,10 @@ pub struct Release {
     /// From the first failed answer of the candidate to weight 0 on every proxy; none where no
     /// answer failed.
     pub first_failure_to_zero_seconds: Option<f64>,
+    /// From the first failed answer to the last one that the verdict counts: what no rule could
+    /// have done without. None where the verdict counts none.
+    #[serde(skip)]
+    pub sampling_seconds: Option<f64>,
     /// (seconds since the push, weight of the candidate).
     pub weights: Vec<(f64, i32)>,
     /// The ledger of the release.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::ledger::Ledger;
-use crate::load::{self, Load, Running};
+use crate::load::{self, Load};
 use crate::observer::Observer;
 use crate::repo::Repo;
 use crate::report::{Cluster, Report};
@@ -36,14 +36,22 @@ pub struct Stage {
 const NAMESPACE: &str = "demo";
 const ROLLOUT: &str = "frontend";
 const HOST: &str = "demo.local";
-const WORKLOAD_FILE: &str = "apps/demo/frontend.yaml";
+pub(crate) const WORKLOAD_FILE: &str = "apps/demo/frontend.yaml";
 
 /// Plays the story.
 ///
 /// # Errors
 /// When something does not come about in time; the error says what was seen last.
 pub async fn play(stage: &Stage) -> Result<Report> {
-    let (mut teller, running, cluster) = begin(stage).await?;
+    let (mut teller, cluster) = begin(stage, &[]).await?;
+    let rate = stage.rate;
+    teller.view.say(&format!("{rate} requests/s from now on"));
+    let load = Load {
+        connections: 48,
+        two_tier_every: 5,
+        ..load(stage.gateway, rate)
+    };
+    let running = load::start(load, teller.ledger.clone());
     let mut releases = Vec::new();
 
     teller.view.say("a commit brings v2, a good one");
@@ -77,38 +85,35 @@ pub async fn play(stage: &Stage) -> Result<Report> {
     Ok(Report { cluster, releases })
 }
 
-/// Brings bad releases only, one after the other, each reverted: how fast are they taken back?
-///
-/// # Errors
-/// As [`play`].
-pub async fn rollbacks(stage: &Stage, runs: u32) -> Result<Report> {
-    let (mut teller, running, cluster) = begin(stage).await?;
-    let mut releases = Vec::new();
-    for run in 1..=runs {
-        let name = format!("bad-{run}");
-        teller
-            .repo
-            .edit(WORKLOAD_FILE, "--ui-message=v1", &bad(&name))?;
-        releases.push(teller.release(&name, None).await?);
-        teller.revert().await?;
-    }
-    running.stop().await;
-    Ok(Report { cluster, releases })
-}
-
 /// The arguments of a version of which a third of the answers are errors.
 fn bad(name: &str) -> String {
     format!("--ui-message={name}\n            - --random-error")
 }
 
-/// Publishes v1, waits until it serves, and starts the load.
-async fn begin(stage: &Stage) -> Result<(Teller, Running, Cluster)> {
+/// Requests for the page that the client-facing tier answers itself, on one connection.
+pub(crate) fn load(gateway: SocketAddr, rate: u32) -> Load {
+    Load {
+        gateway,
+        host: HOST.to_owned(),
+        rate,
+        connections: 1,
+        path: "/".to_owned(),
+        others: Vec::new(),
+        two_tier_every: 0,
+    }
+}
+
+/// Publishes v1, with these edits (file, from, to), and waits until it serves.
+pub(crate) async fn begin(
+    stage: &Stage,
+    edits: &[(&str, &str, &str)],
+) -> Result<(Teller, Cluster)> {
     let client = world::client(&stage.kubeconfig).await?;
     let ledger = Arc::new(Ledger::default());
     let observer = Observer::start(client.clone(), NAMESPACE, ROLLOUT, ledger.clone());
     let mut view = View::new(ledger.clone());
     view.say("publishing the repository; Flux brings v1");
-    let repo = Repo::publish(&stage.clone, &stage.layout, &stage.bare)?;
+    let repo = Repo::publish(&stage.clone, &stage.layout, &stage.bare, edits)?;
     observer
         .first(Duration::ZERO, RELEASE, "v1 to be Ready", |look| {
             look.phase == "Idle" && look.ready == "True" && !look.stable.is_empty()
@@ -116,19 +121,7 @@ async fn begin(stage: &Stage) -> Result<(Teller, Running, Cluster)> {
         .await?;
     serves(stage.gateway).await?;
     let ready_seconds = ledger.now().as_secs_f64();
-    let rate = stage.rate;
-    view.say(&format!(
-        "v1 serves after {ready_seconds:.1} s; {rate} requests/s from now on"
-    ));
-    let load = Load {
-        gateway: stage.gateway,
-        host: HOST.to_owned(),
-        rate,
-        connections: 48,
-        path: "/".to_owned(),
-        two_tier_every: 5,
-    };
-    let running = load::start(load, ledger.clone());
+    view.say(&format!("v1 serves after {ready_seconds:.1} s"));
     let kubernetes = client.apiserver_version().await?.git_version;
     let teller = Teller {
         client,
@@ -137,14 +130,11 @@ async fn begin(stage: &Stage) -> Result<(Teller, Running, Cluster)> {
         repo,
         view,
     };
-    Ok((
-        teller,
-        running,
-        Cluster {
-            kubernetes,
-            ready_seconds,
-        },
-    ))
+    let cluster = Cluster {
+        kubernetes,
+        ready_seconds,
+    };
+    Ok((teller, cluster))
 }
 
 /// Waits until the gateway answers.
@@ -155,12 +145,8 @@ async fn serves(gateway: SocketAddr) -> Result<()> {
         "the gateway to answer",
         async || {
             let load = Load {
-                gateway,
-                host: HOST.to_owned(),
-                rate: 50,
-                connections: 1,
-                path: "/".to_owned(),
                 two_tier_every: 2,
+                ..load(gateway, 50)
             };
             let from = probe.now();
             let running = load::start(load, probe.clone());

@@ -58,7 +58,8 @@ impl Teller {
         let outcome = if promoted { "Promoted" } else { "RolledBack" };
         self.view
             .say(&format!("{name} ({revision}): {outcome}. {}", last.verdict));
-        let mut release = self.account(began, first, end, &revision).await;
+        let span = (began, first, end);
+        let mut release = self.account(span, &revision, &last.verdict).await;
         release.commit = commit;
         release.outcome = outcome.to_owned();
         release.leader_killed = kill_at.is_some();
@@ -75,13 +76,13 @@ impl Teller {
         self.view.follow(&self.observer, waiting).await
     }
 
-    /// Everything that the report says of one release.
+    /// Everything that the report says of one release: from its push over its first weight to its
+    /// end.
     async fn account(
         &self,
-        began: Duration,
-        first: Duration,
-        end: Duration,
+        (began, first, end): (Duration, Duration, Duration),
         revision: &str,
+        verdict: &str,
     ) -> Release {
         // Requests of the span may still be on their way; each ends within the load's patience.
         let settle = self.ledger.now();
@@ -103,6 +104,7 @@ impl Teller {
             commit_to_first_weight_seconds: (first - began).as_secs_f64(),
             first_weight_to_end_seconds: (end - first).as_secs_f64(),
             first_failure_to_zero_seconds: failure_to_zero(&looks, &candidate, &failed),
+            sampling_seconds: counted(verdict).and_then(|counted| sampling(&failed, counted)),
             weights: weights(&looks, began),
             requests: Requests {
                 sent: totals.sent,
@@ -182,6 +184,23 @@ fn weights(looks: &[(Duration, Look)], began: Duration) -> Vec<(f64, i32)> {
     weights
 }
 
+/// How many failed answers a verdict rests on: `… on 5 of 102 requests …`.
+fn counted(verdict: &str) -> Option<usize> {
+    let mut numbers = verdict.split(" on ").filter_map(|rest| {
+        let (number, _) = rest.split_once(" of ")?;
+        number.parse().ok()
+    });
+    numbers.next()
+}
+
+/// From the first failed answer to the one of this number.
+fn sampling(failed: &[&Entry], number: usize) -> Option<f64> {
+    let mut ended: Vec<Duration> = failed.iter().map(|entry| entry.ended).collect();
+    ended.sort();
+    let last = ended.get(number.checked_sub(1)?)?;
+    Some((*last - *ended.first()?).as_secs_f64())
+}
+
 /// From the first failed answer to the later of: weight 0 reported applied by every proxy, and
 /// the last request that the candidate answered.
 fn failure_to_zero(
@@ -196,4 +215,17 @@ fn failure_to_zero(
         .0;
     let last = candidate.iter().map(|e| e.sent).max().unwrap_or(applied);
     Some((applied.max(last) - first).as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_tells_how_many_failures_it_rests_on() {
+        let verdict =
+            "Rolled back: the candidate failed on 5 of 102 requests (4.9 %), stable on 0 of 3093";
+        assert_eq!(counted(verdict), Some(5));
+        assert_eq!(counted("Promoted: failed 0 of 8 requests"), None);
+    }
 }

@@ -19,11 +19,11 @@ use crate::{
 pub(crate) enum Bench {
     /// From the first failed answer of a bad release to weight 0 on every proxy, and whom it hurt
     Rollback {
-        /// Bad releases, one after the other
-        #[arg(long, default_value_t = 10)]
+        /// Bad releases of each kind, one after the other
+        #[arg(long, default_value_t = 30)]
         runs: u32,
         /// Requests a second
-        #[arg(long, default_value_t = 500)]
+        #[arg(long, default_value_t = 1_000)]
         rate: u32,
         /// Write the figures as JSON
         #[arg(long)]

@@ -147,6 +147,7 @@ fn requests(gateway: SocketAddr, rate: u32, ledger: &Arc<Ledger>) -> Running {
         rate,
         connections: 16,
         path: "/".to_owned(),
+        others: Vec::new(),
         two_tier_every: 0,
     };
     load::start(load, ledger.clone())

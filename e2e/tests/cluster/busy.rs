@@ -108,6 +108,7 @@ impl Place {
             rate: setting.rate,
             connections: CONNECTIONS,
             path: setting.path.to_owned(),
+            others: Vec::new(),
             two_tier_every: 0,
         };
         let traffic = Traffic::of(load, ledger).await;

@@ -38,6 +38,7 @@ impl Traffic {
             rate,
             connections: 32,
             path: "/".to_owned(),
+            others: Vec::new(),
             two_tier_every: 2,
         };
         Self::of(load, Arc::default()).await

@@ -123,6 +123,7 @@ async fn restart(proxies: &[Proxy]) {
         rate: RATE,
         connections: 8,
         path: "/".to_owned(),
+        others: Vec::new(),
         two_tier_every: 2,
     };
     let running = load::start(load, ledger.clone());
