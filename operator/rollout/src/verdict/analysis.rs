@@ -24,17 +24,17 @@ const MAX_FENCES: usize = 40;
 /// its requests were placed by the same coin, and the number of requests does not know the arm.
 const LEAST_STRATUM: u64 = 10;
 /// Shares of the capital of each test; they sum to one.
-const FAILURES_SHARE: f64 = 0.5;
-const ERRORS_SHARE: f64 = 0.25;
-const PROMISE_SHARE: f64 = 0.25;
+const FAILURES_SHARE: f64 = 0.6;
+const ERRORS_SHARE: f64 = 0.2;
+const PROMISE_SHARE: f64 = 0.2;
 /// Above this share of the requests the coin says little of the candidate.
 const COMPARABLE_SHARE: f64 = 0.55;
 
 /// Judges one candidate revision by its strata.
 ///
 /// Condemned is a candidate when the weighted mean of three e-processes reaches 1/alpha:
-/// failures against stable's (half of the capital), failures and 4xx answers together against
-/// stable's (a quarter; a 4xx is no failure by itself), and the promise `maxErrorRate` (a quarter). The last is the lesser of two e-processes: the
+/// failures against stable's (three fifths of the capital), failures and 4xx answers together against
+/// stable's (a fifth; a 4xx is no failure by itself), and the promise `maxErrorRate` (a fifth). The last is the lesser of two e-processes: the
 /// candidate's rate is above the promise, in seconds in which stable keeps it; and the candidate
 /// is worse than stable at all. The lesser is an e-process for a candidate of which either is
 /// untrue, so one that is no worse than stable is safe in any outage.

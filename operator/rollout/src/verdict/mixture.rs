@@ -2,10 +2,10 @@
 
 /// An e-process: E = reserve + the mean, over the alternatives, of what was wagered on each.
 ///
-/// Half of the capital is wagered at the start; the other half is released little by little,
-/// 1/(2 j (j + 1)) before the j-th observation (these sum to one half). So a candidate that was
+/// Two thirds of the capital are wagered at the start; the rest is released little by little,
+/// 1/(3 j (j + 1)) before the j-th observation (these sum to one third). So a candidate that was
 /// good for long and then turns bad is met by fresh capital, and what was lost while it was good
-/// costs ln j, not j. The price at the start is ln 2, a tenth of what 1/alpha = 1000 asks.
+/// costs ln j, not j. The price at the start is ln 1.5, a seventeenth of what 1/alpha = 1000 asks.
 /// The sum is an e-process, because the schedule is fixed beforehand.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Mixture {
@@ -13,13 +13,15 @@ pub(super) struct Mixture {
     observed: u64,
 }
 
+/// Share of the capital that is wagered before anything was observed.
+const AT_START: f64 = 2.0 / 3.0;
 /// Keeps logs finite: JSON knows no infinity.
 const FLOOR: f64 = -1e6;
 
 impl Mixture {
     pub fn new(alternatives: usize) -> Self {
         Self {
-            logs: vec![0.5f64.ln(); alternatives],
+            logs: vec![AT_START.ln(); alternatives],
             observed: 0,
         }
     }
@@ -39,7 +41,7 @@ impl Mixture {
     pub fn observe(&mut self, mut log_factor: impl FnMut(usize) -> f64) {
         self.observed += 1;
         let j = self.observed as f64;
-        let released = -(2.0 * j * (j + 1.0)).ln();
+        let released = (1.0 - AT_START).ln() - (j * (j + 1.0)).ln();
         for (i, log) in self.logs.iter_mut().enumerate() {
             *log = (log_add(*log, released) + log_factor(i)).max(FLOOR);
         }
@@ -47,7 +49,7 @@ impl Mixture {
 
     /// Log of E.
     pub fn log_value(&self) -> f64 {
-        let reserve = -(2.0 * (self.observed as f64 + 1.0)).ln();
+        let reserve = (1.0 - AT_START).ln() - (self.observed as f64 + 1.0).ln();
         if self.logs.is_empty() {
             return 0.0;
         }

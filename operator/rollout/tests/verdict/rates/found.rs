@@ -53,7 +53,7 @@ fn found(tolerance: f64, weight: f64, stable: f64, candidate: f64) -> Took {
 #[test]
 fn five_percent_against_a_tenth_at_weight_five_takes_eighty_candidate_requests() {
     let took = found(1.0, 0.05, 0.001, 0.05);
-    assert!(took.median <= 80 && took.p99 <= 240);
+    assert!(took.median <= 80 && took.p99 <= 250);
     let took = found(1.5, 0.05, 0.001, 0.05);
     assert!(took.median <= 150);
 }
