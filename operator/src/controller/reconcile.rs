@@ -390,15 +390,12 @@ impl Controller {
         self.or_eject(look, state, split).await?;
         let mut again = None;
         let governed = governed(look);
-        let leaving = state
-            .candidate
-            .as_ref()
-            .map(|candidate| candidate.arm.revision.as_str());
-        writer.candidates_elsewhere(governed, leaving).await?;
+        let leaving = leaving(look, state);
+        writer.candidates_elsewhere(governed, &leaving).await?;
         if let Some(deployment) = governed {
             writer.hold(deployment, desired.hold).await?;
             writer
-                .candidate(deployment, desired.candidate.as_ref(), leaving)
+                .candidate(deployment, desired.candidate.as_ref(), &leaving)
                 .await?;
             let free_at = writer
                 .autoscalers(deployment, desired.scale_down, look.now)
@@ -498,6 +495,17 @@ fn candidate_pods<'a>(
         value.is_some_and(|value| values.iter().any(|held| held == value))
     });
     pods.map(|pod| pod.meta.uid.as_str()).collect()
+}
+
+/// The revisions whose pods stay though they may not be wanted: the one that the state is about,
+/// which it lets go of once proxies have left it; and the one that the split gave a weight when it
+/// was looked at, if only because another process had no time left to write it anew.
+fn leaving<'a>(look: &Look<'a>, state: &'a State) -> Vec<&'a str> {
+    let uid = &look.rollout.meta.uid;
+    let split = look.split.filter(|s| s.meta.owned_by("MeshRollout", uid));
+    let tried = state.candidate.as_ref().map(|c| c.arm.revision.as_str());
+    let sent = split.and_then(|split| split.sends_to.as_deref());
+    [tried, sent].into_iter().flatten().collect()
 }
 
 /// The Deployment that the MeshRollout governs.

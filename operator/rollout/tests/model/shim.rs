@@ -178,13 +178,18 @@ fn plan(view: &Cluster, life: u8, fence: u8, turn: &Turn, effects: &mut Vec<Effe
 }
 
 fn sets(view: &Cluster, life: u8, turn: &Turn, effects: &mut Vec<Effect>) {
+    let split = view
+        .split
+        .filter(|split| split.life == life && split.weight > 0);
+    let sends_to = split.and_then(|split| split.revision);
     for revision in 0..3 {
         let Some(set) = view.sets[usize::from(revision)] else {
             continue;
         };
         let wanted = turn.candidate.is_some_and(|c| c.revision == revision);
         let ours = owner(&set, life).is_some_and(|owner| owner != SeenOwnerKey::Deployment);
-        if ours && !wanted && turn.about != Some(revision) {
+        let leaving = [turn.about, sends_to].contains(&Some(revision));
+        if ours && !wanted && !leaving {
             effects.push(Effect::DeleteSet(revision));
         }
     }

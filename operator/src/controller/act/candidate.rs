@@ -59,25 +59,24 @@ fn elsewhere<'a>(
 }
 
 impl Writer<'_> {
-    /// Makes, sizes, hands over or removes our ReplicaSet. `leaving`: the revision that the
-    /// state is still about though git wants another; proxies may send it requests until weight
-    /// 0 is applied, so its pods stay until the state lets go of it.
+    /// Makes, sizes, hands over or removes our ReplicaSet. `leaving`: revisions that proxies may
+    /// send requests though git wants another; their pods stay.
     pub async fn candidate(
         &self,
         deployment: &DeploymentFacts,
         desired: Option<&DesiredCandidate>,
-        leaving: Option<&str>,
+        leaving: &[&str],
     ) -> Result<(), ActError> {
         let sets = candidate_sets(deployment, &self.rollout.meta.uid, self.namespace);
         let wanted = |set: &ReplicaSetFacts| desired.is_some_and(|d| d.revision == set.revision);
         for (set, owner) in &sets {
-            let stays = wanted(set) || leaving == Some(set.revision.as_str());
+            let stays = wanted(set) || leaving.contains(&set.revision.as_str());
             if *owner != Owner::Deployment && !stays {
                 self.delete_set(set).await?;
             }
         }
         let Some(desired) = desired else {
-            if leaving.is_some() {
+            if !leaving.is_empty() {
                 return Ok(());
             }
             return self.webhooks.ungate(&self.key()).await;
@@ -100,18 +99,18 @@ impl Writer<'_> {
     }
 
     /// Of a workload that is not governed any more, because it is gone or because the spec names
-    /// another, the candidate goes; as above, once the state lets go of it.
+    /// another, the candidate goes; as above, once proxies have left it.
     pub async fn candidates_elsewhere(
         &self,
         governed: Option<&DeploymentFacts>,
-        leaving: Option<&str>,
+        leaving: &[&str],
     ) -> Result<(), ActError> {
         for set in elsewhere(self.namespace, &self.rollout.meta.uid, governed) {
-            if leaving != Some(set.revision.as_str()) {
+            if !leaving.contains(&set.revision.as_str()) {
                 self.delete_set(set).await?;
             }
         }
-        if governed.is_some() || leaving.is_some() {
+        if governed.is_some() || !leaving.is_empty() {
             return Ok(());
         }
         self.webhooks.ungate(&self.key()).await

@@ -13,6 +13,8 @@ pub struct SplitFacts {
     pub fence: i64,
     /// `spec.services`.
     pub services: Vec<String>,
+    /// The candidate revision that it gives a weight.
+    pub sends_to: Option<String>,
     object: Packed<TrafficSplit>,
 }
 
@@ -21,7 +23,10 @@ impl SplitFacts {
     #[must_use]
     pub fn of(mut object: TrafficSplit) -> Self {
         object.metadata.managed_fields = None;
+        let spec = &object.spec;
+        let sends_to = (spec.candidate_weight() > 0).then(|| spec.revision.clone());
         Self {
+            sends_to,
             meta: Meta::of(&object.metadata),
             fence: object.spec.fence,
             services: object.spec.services.clone(),
