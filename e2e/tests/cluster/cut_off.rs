@@ -68,7 +68,7 @@ async fn a_gateway_cut_off_from_the_control_plane_goes_back_to_stable_alone_and_
         // Long enough for the cut to be noticed before the step could be passed.
         place
             .apply(&steps(
-                json!([{"weight": 50, "hold": "20s"}, {"weight": 100}]),
+                json!([{"weight": 50, "hold": "20s"}, {"weight": 100, "hold": "1s"}]),
             ))
             .await;
         let revision = place.try_out_at(50, &labelled("v2")).await;
