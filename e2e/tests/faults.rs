@@ -25,6 +25,7 @@ mod rights;
 mod stale;
 #[path = "faults/versions.rs"]
 mod versions;
+#[path = "faults/witnesses.rs"]
 mod witnesses;
 
 use std::path::Path;

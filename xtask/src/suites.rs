@@ -84,20 +84,22 @@ fn suite(name: &str) -> Result<()> {
     }
 }
 
+/// Tests of `e2e` that need an apiserver or other programs, and those that need whole clusters:
+/// `cargo test` and `--all-targets` leave them out.
+const WITH_API: [&str; 4] = ["crds", "house", "chart", "gitops"];
+const WITH_CLUSTERS: [&str; 2] = ["faults", "cluster"];
+
 fn style() -> Result<()> {
     cargo(&["fmt", "--all", "--check"], &[])?;
-    cargo(
-        &[
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-        &[],
-    )
+    let clippy = ["clippy", "--quiet", "--workspace"];
+    let deny = ["--", "-D", "warnings"];
+    cargo(&[&clippy[..], &["--all-targets"], &deny].concat(), &[])?;
+    let by_name = [&WITH_API[..], &WITH_CLUSTERS].concat();
+    cargo(&[&clippy[..], &named(&by_name), &deny].concat(), &[])
+}
+
+fn named<'a>(tests: &[&'a str]) -> Vec<&'a str> {
+    tests.iter().flat_map(|test| ["--test", test]).collect()
 }
 
 /// What needs a real apiserver, other programs, or a look at the sources, and no pods.
@@ -107,9 +109,7 @@ fn api() -> Result<()> {
     let helm = tools::HELM.path().display().to_string();
     let tools = tools::folder().display().to_string();
     tests(
-        &[
-            "--test", "crds", "--test", "house", "--test", "chart", "--test", "gitops",
-        ],
+        &named(&WITH_API),
         &[
             ("SLUICE_API_KUBECONFIG", &kubeconfig),
             ("SLUICE_HELM", &helm),

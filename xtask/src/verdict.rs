@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -11,7 +12,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{document, paths};
 
-/// Rollouts of each row.
+/// Asks for so many rollouts of each row: hours, where nothing else is said.
+const VARIABLE: &str = "SLUICE_VERDICT_ROLLOUTS";
 const ROLLOUTS: &str = "100000";
 /// The document's tables, each with its head.
 const TABLES: [(&str, &str); 4] = [
@@ -45,7 +47,10 @@ pub(crate) fn prove(path: &Path) -> Result<()> {
         ])
         .args(["--test", "verdict", "--", "rates::"])
         .args(["--nocapture", "--test-threads=1"])
-        .env("SLUICE_VERDICT_ROLLOUTS", ROLLOUTS)
+        .env(
+            VARIABLE,
+            env::var(VARIABLE).unwrap_or_else(|_| ROLLOUTS.to_owned()),
+        )
         .current_dir(paths::workspace())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

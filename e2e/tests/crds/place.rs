@@ -6,7 +6,6 @@ use kube::{
     api::{ApiResource, DynamicObject, Patch, PatchParams},
     core::{GroupVersionKind, TypeMeta},
 };
-use serde_json::Value;
 use sluice_e2e::crds::install as install_crds;
 use tokio::sync::OnceCell;
 

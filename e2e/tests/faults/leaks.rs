@@ -42,7 +42,7 @@ async fn nothing_that_the_operator_writes_shows_a_key_a_token_or_a_secret_of_an_
     }
     let mut texts = written("log");
     for kubeconfig in clusters::all() {
-        let client = world::client(&kubeconfig).await.unwrap();
+        let client = world::client(kubeconfig).await.unwrap();
         let keys = world::private_keys(&client).await.unwrap();
         assert_eq!(keys.len(), 3, "the root's and both roles'");
         for (of, pem) in keys {
