@@ -11,10 +11,12 @@ use crate::bench::{Bench, Row, median, most, sorted};
 use crate::load::{self, Load, Share};
 use crate::report::{Release, Report};
 use crate::story::{self, Stage, WORKLOAD_FILE};
-use crate::teller::Teller;
+use crate::teller::{FLUX, Teller};
 use crate::world;
 
 const ROLLOUT_FILE: &str = "apps/demo/rollout.yaml";
+/// The steps of the demo's MeshRollout.
+const STEPS: [i32; 5] = [10, 25, 50, 75, 100];
 /// podinfo asks itself whether it has started where a bad version says no.
 const PROBE: (&str, &str, &str) = (WORKLOAD_FILE, "path: /readyz", "path: /healthz");
 /// Where a bad version answers 503.
@@ -67,15 +69,12 @@ const SCENARIOS: [Scenario; 2] = [
 /// # Errors
 /// When something does not come about in time; the error says what was seen last.
 pub async fn measure(stage: &Stage, runs: u32) -> Result<(Report, Bench)> {
-    let steps = ("- weight: 10\n", "- weight: 10 # first\n");
-    let (mut teller, cluster) =
-        story::begin(stage, &[PROBE, (ROLLOUT_FILE, steps.0, steps.1)]).await?;
+    let (mut teller, cluster) = story::begin(stage, &[PROBE]).await?;
     let mut bench = Bench::new("rollback", &cluster.kubernetes);
     let mut releases = Vec::new();
-    let mut first = 10;
+    let mut steps = STEPS.to_vec();
     for scenario in SCENARIOS {
-        first_step(&mut teller, first, scenario.weight).await?;
-        first = scenario.weight;
+        change_steps(&mut teller, &mut steps, &[scenario.weight, 100]).await?;
         let load = scenario.load(stage);
         let running = load::start(load, teller.ledger.clone());
         let mut ended = Vec::new();
@@ -93,7 +92,7 @@ pub async fn measure(stage: &Stage, runs: u32) -> Result<(Report, Bench)> {
         scenario.tell(&ended, &mut bench);
         releases.extend(ended);
     }
-    first_step(&mut teller, first, 10).await?;
+    change_steps(&mut teller, &mut steps, &STEPS).await?;
     let good = promotions(stage, &mut teller).await?;
     bench.add("promotion_overhead_seconds", overhead(&good));
     let lost: u64 = releases.iter().chain(&good).map(|r| r.requests.lost).sum();
@@ -105,17 +104,18 @@ pub async fn measure(stage: &Stage, runs: u32) -> Result<(Report, Bench)> {
     Ok((Report { cluster, releases }, bench))
 }
 
-/// From now on a revision's first step is this.
-async fn first_step(teller: &mut Teller, before: i32, weight: i32) -> Result<()> {
-    if before == weight {
-        return Ok(());
-    }
-    let step = |weight: i32| format!("- weight: {weight} # first\n");
-    teller
-        .repo
-        .edit(ROLLOUT_FILE, &step(before), &step(weight))?;
-    teller.repo.push(&format!("The first step is {weight} %"))?;
-    world::sync(&teller.client, "demo").await
+/// From now on these are the steps of a revision.
+async fn change_steps(teller: &mut Teller, steps: &mut Vec<i32>, next: &[i32]) -> Result<()> {
+    let list = |steps: &[i32]| {
+        let lines = steps
+            .iter()
+            .map(|weight| format!("      - weight: {weight}\n"));
+        lines.collect::<String>()
+    };
+    teller.repo.edit(ROLLOUT_FILE, &list(steps), &list(next))?;
+    teller.repo.push(&format!("The steps are {next:?}"))?;
+    *steps = next.to_vec();
+    world::sync(&teller.client, FLUX).await
 }
 
 /// By the demo's steps, none of which fails.

@@ -14,7 +14,7 @@ use crate::view::View;
 use crate::world::{self, Look};
 
 /// Name of the GitRepository and the Kustomization.
-const FLUX: &str = "demo";
+pub(crate) const FLUX: &str = "demo";
 /// Longest wait for the end of one release.
 pub(crate) const RELEASE: Duration = Duration::from_secs(300);
 
@@ -184,13 +184,14 @@ fn weights(looks: &[(Duration, Look)], began: Duration) -> Vec<(f64, i32)> {
     weights
 }
 
-/// How many failed answers a verdict rests on: `… on 5 of 102 requests …`.
+/// How many failed answers a verdict rests on: the first `N of M` that it says.
 fn counted(verdict: &str) -> Option<usize> {
-    let mut numbers = verdict.split(" on ").filter_map(|rest| {
-        let (number, _) = rest.split_once(" of ")?;
-        number.parse().ok()
+    let words: Vec<&str> = verdict.split_whitespace().collect();
+    let said = words.windows(3).find_map(|said| match said {
+        [number, "of", all] if all.parse::<u64>().is_ok() => number.parse().ok(),
+        _ => None,
     });
-    numbers.next()
+    said.filter(|number| *number > 0)
 }
 
 /// From the first failed answer to the one of this number.
@@ -223,9 +224,19 @@ mod tests {
 
     #[test]
     fn a_verdict_tells_how_many_failures_it_rests_on() {
-        let verdict =
-            "Rolled back: the candidate failed on 5 of 102 requests (4.9 %), stable on 0 of 3093";
-        assert_eq!(counted(verdict), Some(5));
-        assert_eq!(counted("Promoted: failed 0 of 8 requests"), None);
+        for (verdict, number) in [
+            (
+                "the candidate failed 5 of 102 requests (4.9 %), stable 0 of 3093",
+                Some(5),
+            ),
+            (
+                "the candidate failed or answered 4xx on 7 of 12 requests",
+                Some(7),
+            ),
+            ("Promoted: failed 0 of 8 requests, stable 0 of 9", None),
+            ("", None),
+        ] {
+            assert_eq!(counted(verdict), number, "{verdict}");
+        }
     }
 }

@@ -140,7 +140,7 @@ const SLOW: [&str; 5] = [
     "churn::",
     "cut_off::a_gateway_cut_off",
     "eject::",
-    "uninstall::uninstalled_under_traffic",
+    "uninstall::",
 ];
 
 /// What looks at all that the others have left behind.
