@@ -2,15 +2,6 @@
 
 use crate::traffic::{Run, Scene, quantile};
 
-fn same(weight: f64, rate: f64) -> Scene {
-    Scene {
-        weight,
-        stable: rate,
-        candidate: rate,
-        ..Scene::default()
-    }
-}
-
 /// (median, 99th percentile) of the candidate's failures until it was condemned.
 fn failures_until_condemned(runs: u64, live: impl Fn(&mut Run)) -> (u64, u64) {
     let seen: Vec<_> = (1..=runs)
@@ -26,12 +17,7 @@ fn failures_until_condemned(runs: u64, live: impl Fn(&mut Run)) -> (u64, u64) {
 
 #[test]
 fn a_third_of_failures_is_condemned_within_eight_failures_at_weight_ten() {
-    let scene = Scene {
-        weight: 0.1,
-        stable: 0.0,
-        candidate: 0.33,
-        ..Scene::default()
-    };
+    let scene = Scene::of(0.1, 0.0, 0.33);
     for (per_second, proxies) in [(1_000, 1), (500, 2), (1_000, 50), (20, 1), (20, 20), (2, 1)] {
         let (median, worst) = failures_until_condemned(200, |run| {
             run.traffic(scene, per_second, proxies, 600_000);
@@ -65,16 +51,11 @@ fn failures_and_client_errors_together_are_condemned_within_half_a_second() {
 
 #[test]
 fn a_candidate_that_turns_bad_after_long_service_is_condemned_as_soon() {
-    let bad = Scene {
-        weight: 0.5,
-        stable: 0.001,
-        candidate: 0.33,
-        ..Scene::default()
-    };
+    let bad = Scene::of(0.5, 0.001, 0.33);
     let fresh = failures_until_condemned(50, |run| run.traffic(bad, 1_000, 1, 60_000));
     let late = failures_until_condemned(50, |run| {
         for _ in 0..2_000 {
-            run.report(same(0.5, 0.001), 500);
+            run.report(Scene::same(0.5, 0.001), 500);
         }
         run.failures = (0, 0);
         run.traffic(bad, 1_000, 1, 60_000);
@@ -85,12 +66,7 @@ fn a_candidate_that_turns_bad_after_long_service_is_condemned_as_soon() {
 
 #[test]
 fn a_broken_promise_is_condemned_though_stable_is_nearly_as_bad() {
-    let scene = Scene {
-        weight: 0.5,
-        stable: 0.008,
-        candidate: 0.02,
-        ..Scene::default()
-    };
+    let scene = Scene::of(0.5, 0.008, 0.02);
     let seen = (1..=50).map(|seed| {
         let mut run = Run::new(seed);
         run.traffic(scene, 1_000, 1, 600_000);

@@ -63,6 +63,23 @@ pub struct Scene {
     pub candidate_4xx: f64,
 }
 
+impl Scene {
+    /// Failures of either arm, no 4xx answers.
+    pub fn of(weight: f64, stable: f64, candidate: f64) -> Self {
+        Self {
+            weight,
+            stable,
+            candidate,
+            ..Self::default()
+        }
+    }
+
+    /// The candidate is as good as stable.
+    pub fn same(weight: f64, rate: f64) -> Self {
+        Self::of(weight, rate, rate)
+    }
+}
+
 /// One rollout under simulated traffic.
 pub struct Run {
     pub analysis: Analysis,

@@ -111,15 +111,6 @@ impl Mesh {
     }
 }
 
-fn at(weight: f64, stable: f64, candidate: f64) -> Scene {
-    Scene {
-        weight,
-        stable,
-        candidate,
-        ..Scene::default()
-    }
-}
-
 fn accused(view: &EvidenceView) -> Option<Witness> {
     view.contested
         .as_ref()
@@ -139,7 +130,7 @@ fn one_forging_proxy_among_five_or_fifty_condemns_no_good_release_and_is_named()
         let mut condemned = 0;
         let mut named = 0;
         for seed in 1..=runs {
-            let mut mesh = Mesh::new(seed, &vec![per_second; proxies], at(0.1, rate, rate));
+            let mut mesh = Mesh::new(seed, &vec![per_second; proxies], Scene::of(0.1, rate, rate));
             mesh.pods = vec![0.0, 0.0];
             // Half of them lie from the first request of the step on.
             mesh.until(if seed % 2 == 0 { 20 } else { 0 }, |_| false);
@@ -160,7 +151,7 @@ fn one_forging_proxy_among_five_or_fifty_condemns_no_good_release_and_is_named()
 #[test]
 fn a_contested_candidate_is_condemned_as_soon_as_others_see_it_fail() {
     let took = (1..=100).map(|seed| {
-        let mut mesh = Mesh::new(seed, &[100.0; 5], at(0.1, 0.001, 0.001));
+        let mut mesh = Mesh::new(seed, &[100.0; 5], Scene::of(0.1, 0.001, 0.001));
         mesh.forges = true;
         let view = mesh.until(30, |view| view.contested.is_some());
         assert!(
@@ -183,7 +174,7 @@ fn a_bad_release_behind_one_gateway_is_condemned_as_fast_with_an_idle_sidecar_be
     for beside in [&[][..], &[0.0], &[0.2], &[0.2; 20]] {
         let failures = (1..=200).map(|seed| {
             let rates = [&[500.0][..], beside].concat();
-            let mut mesh = Mesh::new(seed, &rates, at(0.1, 0.0, 0.33));
+            let mut mesh = Mesh::new(seed, &rates, Scene::of(0.1, 0.0, 0.33));
             let view = mesh.until(60, |view| view.condemned.is_some());
             assert!(view.condemned.is_some());
             mesh.failures
@@ -200,7 +191,7 @@ fn a_bad_release_is_condemned_as_fast_when_several_proxies_share_its_requests() 
     for rates in [&[250.0; 2][..], &[100.0; 5], &[450.0, 50.0], &[10.0; 50]] {
         let seen: Vec<_> = (1..=200)
             .map(|seed| {
-                let mut mesh = Mesh::new(seed, rates, at(0.1, 0.0, 0.33));
+                let mut mesh = Mesh::new(seed, rates, Scene::of(0.1, 0.0, 0.33));
                 let start = mesh.now;
                 let view = mesh.until(60, |view| view.condemned.is_some());
                 assert!(view.condemned.is_some(), "seed {seed}");
@@ -217,7 +208,7 @@ fn a_bad_release_is_condemned_as_fast_when_several_proxies_share_its_requests() 
 fn a_good_release_behind_a_gateway_passes_with_an_idle_sidecar_beside_it() {
     for (rate, seconds) in [(0.001, 120), (0.012, 600)] {
         let passed = (1..=50).filter(|&seed| {
-            let mut mesh = Mesh::new(seed, &[200.0, 0.1], at(0.1, rate, rate));
+            let mut mesh = Mesh::new(seed, &[200.0, 0.1], Scene::of(0.1, rate, rate));
             mesh.until(seconds, |view| view.sufficient).sufficient
         });
         let passed = passed.count();
@@ -254,7 +245,7 @@ fn one_broken_pod_of_two_is_named_and_the_revision_is_not_condemned() {
     for (weight, rates) in [(0.1, &[500.0][..]), (0.1, &[50.0; 5]), (0.5, &[100.0; 2])] {
         let (mut named, mut condemned) = (0, 0);
         for seed in 1..=100 {
-            let mut mesh = Mesh::new(seed, rates, at(weight, 0.001, 0.001));
+            let mut mesh = Mesh::new(seed, rates, Scene::of(weight, 0.001, 0.001));
             mesh.pods = vec![1.0, 0.0];
             let view = mesh.until(20, |view| view.condemned.is_some());
             condemned += u32::from(view.condemned.is_some());
@@ -272,7 +263,7 @@ fn one_broken_pod_of_two_is_named_and_the_revision_is_not_condemned() {
 #[test]
 fn a_revision_that_fails_in_both_pods_is_condemned_as_fast() {
     let failures = (1..=100).map(|seed| {
-        let mut mesh = Mesh::new(seed, &[500.0], at(0.1, 0.0, 0.0));
+        let mut mesh = Mesh::new(seed, &[500.0], Scene::of(0.1, 0.0, 0.0));
         mesh.pods = vec![0.33, 0.33];
         let view = mesh.until(60, |view| view.condemned.is_some());
         assert!(view.condemned.is_some(), "seed {seed}");
@@ -285,7 +276,7 @@ fn a_revision_that_fails_in_both_pods_is_condemned_as_fast() {
 
 #[test]
 fn without_its_broken_pod_the_revision_goes_on_but_a_second_one_is_its_own_fault() {
-    let mut mesh = Mesh::new(3, &[500.0], at(0.1, 0.0, 0.0));
+    let mut mesh = Mesh::new(3, &[500.0], Scene::of(0.1, 0.0, 0.0));
     mesh.pods = vec![1.0, 0.0];
     let view = mesh.until(10, |view| view.contested.is_some());
     assert!(view.contested.is_some());
@@ -314,7 +305,7 @@ fn without_its_broken_pod_the_revision_goes_on_but_a_second_one_is_its_own_fault
 fn failures_of_a_pod_that_is_gone_condemn_no_more_and_still_stand_against_a_promotion() {
     let mut ignored = Ignored::default();
     ignored.doubted.insert(Witness::Pod("web-0".to_owned()));
-    let mut mesh = Mesh::new(3, &[500.0], at(0.1, 0.0, 0.0));
+    let mut mesh = Mesh::new(3, &[500.0], Scene::of(0.1, 0.0, 0.0));
     mesh.analysis = Analysis::without(&rules(), ClosedEvidence::default(), ignored);
     mesh.pods = vec![1.0, 0.0];
     let view = mesh.until(60, |view| view.condemned.is_some() || view.sufficient);
@@ -331,7 +322,7 @@ fn a_shared_outage_behind_many_proxies_rolls_nobody_back_and_ends_by_itself() {
                 let mut condemned = 0;
                 for seed in 1..=runs {
                     let rates = vec![per_second; proxies];
-                    let mut mesh = Mesh::new(seed, &rates, at(weight, 0.001, 0.001));
+                    let mut mesh = Mesh::new(seed, &rates, Scene::of(weight, 0.001, 0.001));
                     mesh.pods = vec![0.0, 0.0];
                     mesh.until(5, |_| false);
                     (mesh.scene.stable, mesh.scene.candidate) = (errors, errors);

@@ -150,12 +150,7 @@ impl Fleet {
                 is_candidate,
             });
         }
-        let scene = Scene {
-            weight,
-            stable: rate,
-            candidate: rate,
-            ..Scene::default()
-        };
+        let scene = Scene::same(weight, rate);
         let seen = draw(&mut self.random, scene, requests - hung);
         let (stable, candidate) = (seen.stable, seen.candidate);
         self.proxies[proxy].count(fence, false, stable.requests, stable.failures);

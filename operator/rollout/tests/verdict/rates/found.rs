@@ -18,12 +18,7 @@ fn found(tolerance: f64, weight: f64, stable: f64, candidate: f64) -> Took {
         max_relative_risk: tolerance,
         ..rules()
     };
-    let scene = Scene {
-        weight,
-        stable,
-        candidate,
-        ..Scene::default()
-    };
+    let scene = Scene::of(weight, stable, candidate);
     let seen = each(rollouts(200), |seed| {
         let mut run = Run::by(&rules, seed);
         run.traffic(scene, 1_000, 1, 3_600_000);

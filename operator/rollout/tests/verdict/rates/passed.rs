@@ -10,12 +10,7 @@ const WEIGHT: f64 = 0.1;
 
 /// Seconds until it passes, looked at each second; none: it is condemned first, or does not.
 fn passes_after(seed: u64, stable: f64, candidate: f64, per_second: u64, most: u64) -> Option<u64> {
-    let scene = Scene {
-        weight: WEIGHT,
-        stable,
-        candidate,
-        ..Scene::default()
-    };
+    let scene = Scene::of(WEIGHT, stable, candidate);
     let mut run = Run::new(seed);
     for second in 1..=most {
         run.report(scene, per_second);
@@ -34,7 +29,7 @@ fn passes_after(seed: u64, stable: f64, candidate: f64, per_second: u64, most: u
 fn a_release_as_good_as_stable_passes_at_any_load_also_where_stable_errs() {
     for rate in [0.0, 0.001, 0.012] {
         for per_second in [10, 100, 1_000] {
-            // A thousandth of the rows' rollouts already shows the seconds, and each is long.
+            // A hundredth of the rows' rollouts already shows the seconds, and each is long.
             let rollouts = rollouts(20).div_ceil(100).max(20);
             let took = each(rollouts, |seed| {
                 passes_after(seed, rate, rate, per_second, SECONDS)

@@ -10,15 +10,6 @@ use crate::traffic::{Run, Scene};
 
 const CONFIDENCE: f64 = 0.99;
 
-fn same(weight: f64, rate: f64) -> Scene {
-    Scene {
-        weight,
-        stable: rate,
-        candidate: rate,
-        ..Scene::default()
-    }
-}
-
 fn spared(generator: &str, few: u64, condemned: impl Fn(u64) -> bool + Sync) {
     let rollouts = rollouts(few);
     let wrong = each(rollouts, condemned);
@@ -67,8 +58,8 @@ fn at_a_steady_rate() {
             percent(rate),
             percent(weight)
         );
-        spared(&generator, 300, |seed| {
-            lived(seed, |run| reports(run, same(weight, rate), 400))
+        spared(&generator, 1_000, |seed| {
+            lived(seed, |run| reports(run, Scene::same(weight, rate), 400))
         });
     }
 }
@@ -79,7 +70,7 @@ fn at_all_the_weights_of_a_ramp_together() {
         lived(seed, |run| {
             for weight in [0.01, 0.05, 0.1, 0.25, 0.5, 0.75] {
                 run.fence += 1;
-                reports(run, same(weight, 0.01), 60);
+                reports(run, Scene::same(weight, 0.01), 60);
             }
         })
     });
@@ -91,7 +82,24 @@ fn while_the_rate_drifts_by_the_hour_of_the_day() {
         lived(seed, |run| {
             for n in 0..360 {
                 let swing = (f64::from(n) / 360.0 * 3.0 * std::f64::consts::TAU).sin();
-                run.report(same(0.1, 0.005 * 10f64.powf(swing)), 250);
+                run.report(Scene::same(0.1, 0.005 * 10f64.powf(swing)), 250);
+            }
+        })
+    });
+}
+
+/// Both arms fail for so many seconds; as many good ones come before and after.
+fn outage(rate: f64, seconds: i64, few: u64, (weight, per_second, proxies): (f64, u64, u64)) {
+    let generator = format!(
+        "outage of {} for {seconds} s, weight {}, {per_second} requests/s, {proxies} proxies",
+        percent(rate),
+        percent(weight)
+    );
+    spared(&generator, few, |seed| {
+        lived(seed, |run| {
+            for rate in [0.001, rate, 0.001] {
+                let scene = Scene::same(weight, rate);
+                run.traffic(scene, per_second, proxies, seconds * 1_000);
             }
         })
     });
@@ -99,28 +107,20 @@ fn while_the_rate_drifts_by_the_hour_of_the_day() {
 
 #[test]
 fn in_an_outage_of_both_arms() {
-    for outage in [0.2, 0.3, 1.0] {
-        for (weight, per_second, proxies) in [
-            (0.1, 1_000, 200),
-            (0.5, 1_000, 200),
-            (0.1, 1_000, 50),
-            (0.5, 1_000, 50),
-            (0.5, 1_000, 20),
-            (0.75, 40, 2),
-            (0.1, 5, 1),
-        ] {
-            let generator = format!(
-                "outage of {} for 2 s, weight {}, {per_second} requests/s, {proxies} proxies",
-                percent(outage),
-                percent(weight)
-            );
-            spared(&generator, 40, |seed| {
-                lived(seed, |run| {
-                    run.traffic(same(weight, 0.001), per_second, proxies, 1_000);
-                    run.traffic(same(weight, outage), per_second, proxies, 2_000);
-                    run.traffic(same(weight, 0.001), per_second, proxies, 1_000);
-                })
-            });
+    for weight in [0.1, 0.5, 0.75] {
+        for (per_second, proxies) in [(1_000, 1), (1_000, 20), (40, 2), (5, 1)] {
+            outage(0.3, 3, 100, (weight, per_second, proxies));
+        }
+    }
+}
+
+#[test]
+fn in_an_outage_in_front_of_many_proxies() {
+    for rate in [0.2, 1.0] {
+        for weight in [0.1, 0.5] {
+            for proxies in [50, 200] {
+                outage(rate, 2, 40, (weight, 1_000, proxies));
+            }
         }
     }
 }
@@ -135,8 +135,8 @@ fn in_bursts_of_failures_that_fall_on_either_arm() {
         spared(&generator, 60, |seed| {
             lived(seed, |run| {
                 for _ in 0..40 {
-                    run.traffic(same(weight, 0.0), per_second, 1, 2_000);
-                    run.traffic(same(weight, 0.5), per_second, 1, 200);
+                    run.traffic(Scene::same(weight, 0.0), per_second, 1, 2_000);
+                    run.traffic(Scene::same(weight, 0.5), per_second, 1, 200);
                 }
             })
         });
@@ -146,18 +146,13 @@ fn in_bursts_of_failures_that_fall_on_either_arm() {
 #[test]
 fn where_stable_itself_breaks_the_promise() {
     spared("1.2 % in both arms, weight 50 %", 100, |seed| {
-        lived(seed, |run| reports(run, same(0.5, 0.012), 2_000))
+        lived(seed, |run| reports(run, Scene::same(0.5, 0.012), 2_000))
     });
 }
 
 #[test]
 fn within_the_tolerance() {
-    let scene = Scene {
-        weight: 0.5,
-        stable: 0.004,
-        candidate: 0.006,
-        ..Scene::default()
-    };
+    let scene = Scene::of(0.5, 0.004, 0.006);
     spared(
         "0.6 % against 0.4 %: as much worse as is tolerated",
         100,
