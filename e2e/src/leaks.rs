@@ -1,4 +1,5 @@
-//! Looks for values that nobody may see, in whatever form they would slip out.
+//! Looks through what was written: for values that nobody may see, in whatever form they would
+//! slip out, and for alarms.
 //!
 //! **Invariants**
 //! - A value is found raw, in base64 (of the value or of any text around it), in hex and
@@ -22,6 +23,12 @@ const WORD: usize = 8;
 const SHORTEST: usize = 2 * WORD;
 /// Characters of a whole line of PEM.
 const PEM_LINE: usize = 64;
+
+/// Whether a line of one of our logs tells of a panic, or of what people are asked to report.
+#[must_use]
+pub fn is_alarm(line: &str) -> bool {
+    line.contains("panicked") || line.contains("report this")
+}
 
 /// A value, in one form.
 struct Needle {

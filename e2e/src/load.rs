@@ -3,6 +3,7 @@
 //! Nothing is retried: a request that a connection loses is lost in the ledger, so that the
 //! mesh, not the client, has to be the careful one.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,13 +56,11 @@ pub struct Share {
 }
 
 impl Load {
-    /// What the request with this number asks for. The finalizer of SplitMix64 (Steele, Lea and
-    /// Flood 2014) spreads the numbers.
+    /// What the request with this number asks for.
     fn path_of(&self, id: u64) -> &str {
-        let mut mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let mut at = (mixed ^ (mixed >> 31)) % 1_000;
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(id);
+        let mut at = hasher.finish() % 1_000;
         for other in &self.others {
             if at < other.of_thousand {
                 return &other.path;

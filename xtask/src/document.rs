@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 ///
 /// # Errors
 /// It cannot be read or written, or has no place for one of them.
-pub(crate) fn write(path: &Path, tables: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn write(path: &Path, tables: &[(&str, String)]) -> Result<()> {
     let shown = path.display();
     let mut text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
     for (name, table) in tables {

@@ -12,6 +12,7 @@ mod paths;
 mod prerequisites;
 mod product;
 mod prove;
+mod simulation;
 mod suites;
 mod tools;
 mod verdict;

@@ -2,15 +2,13 @@
 
 use std::{
     fmt::Write as _,
-    io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::{document, paths};
+use crate::{document, simulation};
 
 /// What a scope came to, as its test prints it: `model NAME: 12 worlds, 34 steps, depth 5, …`.
 #[derive(Debug, PartialEq)]
@@ -24,33 +22,13 @@ struct Scope {
 
 /// Searches every scope, one after the other, and writes what came of them into the document.
 pub(crate) fn prove(path: &Path) -> Result<()> {
-    let mut child = Command::new("cargo")
-        .args([
-            "test",
-            "--quiet",
-            "--release",
-            "--package",
-            "sluice-rollout",
-        ])
-        .args(["--test", "model", "--", "--nocapture", "--test-threads=1"])
-        .env("SLUICE_MODEL_LONG", "1")
-        .current_dir(paths::workspace())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
-    let printed = child.stdout.take().context("cargo has no output")?;
     let mut scopes = Vec::new();
     let mut began = Instant::now();
-    for line in BufReader::new(printed).lines() {
-        let line = line.context("cannot read what cargo prints")?;
-        println!("{line}");
-        if let Some(scope) = read(&line, began.elapsed()) {
-            scopes.push(scope);
-        }
+    let has_passed = simulation::run("model", &[], ("SLUICE_MODEL_LONG", "1"), |line| {
+        scopes.extend(read(line, began.elapsed()));
         began = Instant::now();
-    }
-    if !child.wait()?.success() {
+    })?;
+    if !has_passed {
         bail!("the model check found a fault: the shortest way to it is above");
     }
     println!(
@@ -58,7 +36,7 @@ pub(crate) fn prove(path: &Path) -> Result<()> {
         scopes.iter().map(|scope| scope.worlds).sum::<u64>(),
         scopes.len()
     );
-    document::write(path, &[("scopes", &table(&scopes))])
+    document::write(path, &[("scopes", table(&scopes))])
 }
 
 /// None for a line that tells of no scope.

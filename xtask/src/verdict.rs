@@ -1,16 +1,10 @@
 //! The verdict's error rates and speeds in their long form, and their tables in `docs/verdict.md`.
 
-use std::{
-    collections::BTreeMap,
-    env,
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeMap, env, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{document, paths};
+use crate::{document, simulation};
 
 /// Asks for so many rollouts of each row: hours, where nothing else is said.
 const VARIABLE: &str = "SLUICE_VERDICT_ROLLOUTS";
@@ -37,51 +31,24 @@ const TABLES: [(&str, &str); 4] = [
 
 /// Simulates every row, and writes what came of them into the document.
 pub(crate) fn prove(path: &Path) -> Result<()> {
-    let mut child = Command::new("cargo")
-        .args([
-            "test",
-            "--quiet",
-            "--release",
-            "--package",
-            "sluice-rollout",
-        ])
-        .args(["--test", "verdict", "--", "rates::"])
-        .args(["--nocapture", "--test-threads=1"])
-        .env(
-            VARIABLE,
-            env::var(VARIABLE).unwrap_or_else(|_| ROLLOUTS.to_owned()),
-        )
-        .current_dir(paths::workspace())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
-    let printed = child.stdout.take().context("cargo has no output")?;
+    let asked = env::var(VARIABLE).unwrap_or_else(|_| ROLLOUTS.to_owned());
     let mut rows = BTreeMap::<String, String>::new();
-    for line in BufReader::new(printed).lines() {
-        let line = line.context("cannot read what cargo prints")?;
-        println!("{line}");
-        if let Some((table, row)) = read(&line) {
+    let has_passed = simulation::run("verdict", &["rates::"], (VARIABLE, &asked), |line| {
+        if let Some((table, row)) = read(line) {
             let rows = rows.entry(table.to_owned()).or_default();
             rows.push_str(row);
             rows.push('\n');
         }
-    }
-    if !child.wait()?.success() {
+    })?;
+    if !has_passed {
         bail!("an error rate or a speed is not what is promised: which is above");
     }
-    let mut tables = Vec::new();
-    for (name, head) in TABLES {
-        let rows = rows
-            .get(name)
-            .with_context(|| format!("no row of `{name}` was printed"))?;
-        tables.push((name, format!("{head}{rows}")));
-    }
-    let tables: Vec<_> = tables
-        .iter()
-        .map(|(name, table)| (*name, table.as_str()))
-        .collect();
-    document::write(path, &tables)
+    let tables = TABLES.map(|(name, head)| {
+        let rows = rows.get(name);
+        let rows = rows.with_context(|| format!("no row of `{name}` was printed"))?;
+        Ok((name, format!("{head}{rows}")))
+    });
+    document::write(path, &tables.into_iter().collect::<Result<Vec<_>>>()?)
 }
 
 /// The table and the row that a line tells of.

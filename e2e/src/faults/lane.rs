@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::leaks::is_alarm;
+
 use super::{
     history::by_object,
     layer::Write,
@@ -171,9 +173,7 @@ impl Lane {
             )
         })?;
         let mut wrongs = witness.verdict();
-        let broken = log
-            .lines()
-            .filter(|line| line.contains("panicked") || line.contains("report this"));
+        let broken = log.lines().filter(|line| is_alarm(line));
         wrongs.extend(broken.map(str::to_owned));
         scene.remove().await;
         Ok(Outcome {

@@ -225,11 +225,6 @@ impl Busy {
         self.traffic.answered_by(&pods_of(revision), from)
     }
 
-    /// How many requests that were sent since then a pod has answered.
-    pub fn answered_by_pod(&self, pod: &str, from: Duration) -> usize {
-        self.traffic.answered_by(pod, from)
-    }
-
     /// When the requests since then that failed were sent, the first one first.
     pub fn failures_since(&self, from: Duration) -> Vec<Duration> {
         let bad = self.traffic.bad_since(from);

@@ -231,12 +231,15 @@ async fn one_bad_pod_of_two_is_named_and_gets_nothing_until_it_is_deleted() {
         wait_until("it to get nothing more", async || {
             let from = busy.now();
             busy.goes_on_for(2).await;
-            Ok(busy.answered_by_pod(bad, from) == 0)
+            Ok(busy.traffic.answered_by(bad, from) == 0)
         })
         .await;
         let from = busy.now();
         busy.goes_on_for(2).await;
-        assert!(busy.answered_by_pod(good, from) > 0, "the other one serves");
+        assert!(
+            busy.traffic.answered_by(good, from) > 0,
+            "the other one serves"
+        );
         let look = place.until(APP, "half", |look| look.weight == 50).await;
         assert_eq!(look.phase, "Observing", "the revision is not taken back");
         place.delete_pod(bad).await;

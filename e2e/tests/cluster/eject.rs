@@ -15,6 +15,7 @@ const REPLICAS: i32 = 2;
 const LAPSED: usize = 10;
 /// From its first failure on a candidate is off traffic within this.
 const SOON: Duration = Duration::from_secs(10);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_that_turns_bad_without_an_apiserver_is_off_traffic_in_seconds() {
     within("sluice-eject", true, async |place| {

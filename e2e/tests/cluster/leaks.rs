@@ -9,7 +9,7 @@ use std::{
 use kube::{Client, ResourceExt};
 use sluice_e2e::{
     files,
-    leaks::Secrets,
+    leaks::{Secrets, is_alarm},
     world::{self, SYSTEM},
 };
 use tokio::{
@@ -114,9 +114,7 @@ async fn none_of_our_containers_has_panicked_or_come_to_what_it_asks_people_to_r
     assert!(logs.len() >= OURS.len(), "{} logs were read", logs.len());
     for (path, text) in logs {
         let text = String::from_utf8_lossy(&text);
-        let wrong = text
-            .lines()
-            .find(|line| line.contains("panicked") || line.contains("report this"));
+        let wrong = text.lines().find(|line| is_alarm(line));
         assert_eq!(wrong, None, "{path}");
     }
 }

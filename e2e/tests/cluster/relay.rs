@@ -120,9 +120,8 @@ async fn both_replicas_serve(place: &Place) {
             if is_shared {
                 say(&format!("streams of the serving replicas: {streams:?}"));
             } else {
-                let callers: Api<Pod> = Api::namespaced(place.client.clone(), &place.namespace);
                 let name = place.ready_pods(CALLER, CALLERS).await.remove(0);
-                callers.delete(&name, &DeleteParams::default()).await?;
+                place.delete_pod(&name).await;
             }
             Ok(is_shared)
         },

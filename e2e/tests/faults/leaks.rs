@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sluice_e2e::{
     faults::{clusters, scene::in_git, stage::metrics},
     files,
-    leaks::Secrets,
+    leaks::{Secrets, is_alarm},
     world,
 };
 
@@ -84,10 +84,9 @@ async fn nothing_that_the_operator_writes_shows_a_key_a_token_or_a_secret_of_an_
 fn no_role_has_panicked_or_come_to_what_it_asks_people_to_report() {
     let logs = written("log");
     assert!(logs.len() > 3, "the roles' logs are read: {}", logs.len());
-    let is_wrong = |line: &&str| line.contains("panicked") || line.contains("report this");
     let wrong: Vec<&str> = logs
         .iter()
-        .flat_map(|(_, text)| text.lines().filter(is_wrong))
+        .flat_map(|(_, text)| text.lines().filter(|line| is_alarm(line)))
         .collect();
     assert_eq!(wrong, [""; 0]);
 }

@@ -412,7 +412,8 @@ impl Controller {
         let Some(split) = current else {
             return Ok(again);
         };
-        let status = split_status(split, &look.observation.split, &look.laggards, look.now);
+        let split = split.object();
+        let status = split_status(&split, &look.observation.split, &look.laggards, look.now);
         let figures_at = writer
             .write_split_status(split, status, &mut memory.split_told)
             .await?;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sluice_crds::{MAX_LISTED, TrafficSplitStatus};
+use kube::ResourceExt;
+use sluice_crds::{MAX_LISTED, TrafficSplit, TrafficSplitStatus};
 use sluice_rollout::observation::SplitView;
 use tokio::time::Instant;
 
 use super::{ActError, Writer, params};
 use crate::controller::{
-    facts::SplitFacts,
     seen::Kind,
     status::{Fact, merge},
 };
@@ -33,7 +33,7 @@ pub struct Told {
 /// The status that a split should have.
 #[must_use]
 pub fn split_status(
-    split: &SplitFacts,
+    split: &TrafficSplit,
     view: &SplitView,
     laggards: &[String],
     now: Timestamp,
@@ -41,17 +41,17 @@ pub fn split_status(
     let count = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
     let summary = format!("{}/{}", view.applied, view.expected);
     let fact = programmed(view, &summary);
-    let before = split.object().status.unwrap_or_default();
-    let generation = split.meta.generation;
+    let before = split.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    let generation = split.metadata.generation.unwrap_or_default();
     TrafficSplitStatus {
         observed_generation: Some(generation),
-        fence: split.fence,
+        fence: split.spec.fence,
         expected: count(view.expected),
         applied: count(view.applied),
         behind: count(view.behind),
         away: count(view.away),
         laggards: laggards.iter().take(MAX_LISTED).cloned().collect(),
-        conditions: merge(&before.conditions, vec![fact], generation, now),
+        conditions: merge(before, vec![fact], generation, now),
         summary,
     }
 }
@@ -110,26 +110,23 @@ impl Writer<'_> {
     /// Writes the status when it is due; gives when it will be, if that is later.
     pub async fn write_split_status(
         &self,
-        split: &SplitFacts,
+        mut split: TrafficSplit,
         next: TrafficSplitStatus,
         told: &mut Told,
     ) -> Result<Option<Instant>, ActError> {
         let now = Instant::now();
-        let mut object = split.object();
-        let Some(at) = told.due(object.status.as_ref(), &next, now) else {
+        let Some(at) = told.due(split.status.as_ref(), &next, now) else {
             return Ok(None);
         };
         if at > now {
             return Ok(Some(at));
         }
         told.last = Some(now);
-        object.status = Some(next);
-        let what = format!("status of TrafficSplit {}", split.meta.name);
+        split.status = Some(next);
+        let name = split.name_any();
+        let what = format!("status of TrafficSplit {name}");
         let api = self.splits();
-        let request = async {
-            api.replace_status(&split.meta.name, &params(), &object)
-                .await
-        };
+        let request = async { api.replace_status(&name, &params(), &split).await };
         self.send(Kind::Split, what, request).await.map(|_| None)
     }
 }

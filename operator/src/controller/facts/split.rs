@@ -24,12 +24,11 @@ impl SplitFacts {
     pub fn of(mut object: TrafficSplit) -> Self {
         object.metadata.managed_fields = None;
         let spec = &object.spec;
-        let sends_to = (spec.candidate_weight() > 0).then(|| spec.revision.clone());
         Self {
-            sends_to,
             meta: Meta::of(&object.metadata),
-            fence: object.spec.fence,
-            services: object.spec.services.clone(),
+            fence: spec.fence,
+            services: spec.services.clone(),
+            sends_to: (spec.candidate_weight() > 0).then(|| spec.revision.clone()),
             object: Packed::of(&object),
         }
     }
