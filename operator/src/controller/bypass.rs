@@ -78,17 +78,17 @@ impl Bypass {
 
     /// When the condition may change although nobody comes any more.
     fn again(&self) -> Option<Instant> {
-        let is_open = self
-            .samples
-            .iter()
-            .any(|(_, came)| *came != Arrivals::default());
-        self.looked.filter(|_| is_open).map(|looked| looked + EVERY)
+        self.looked
+            .filter(|_| !self.samples.is_empty())
+            .map(|looked| looked + EVERY)
     }
 
     fn sample<'a>(&mut self, table: &Table, pods: impl Iterator<Item = &'a str>, now: Instant) {
         self.looked = Some(now);
         let came = self.cursor.take(table, pods);
-        self.samples.push_back((now, came));
+        if came != Arrivals::default() {
+            self.samples.push_back((now, came));
+        }
         self.samples.retain(|(at, _)| *at + WINDOW > now);
     }
 

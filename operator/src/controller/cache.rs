@@ -1,7 +1,7 @@
 //! What is known of the objects of one kind, by namespace and name.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::facts::{Kept, Key};
 
-type Namespaces<V> = HashMap<String, BTreeMap<String, Arc<V>>>;
+/// The objects of each namespace, sorted by name.
+type Namespaces<V> = HashMap<String, Vec<Arc<V>>>;
 
 /// The objects of one kind. Filled by one watch, read by everybody.
 pub struct Cache<V> {
@@ -30,18 +31,15 @@ impl<V> Default for Cache<V> {
 impl<V: Kept> Cache<V> {
     /// The object of this namespace and name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
-        self.objects.read().get(namespace)?.get(name).cloned()
+        let objects = self.objects.read();
+        let held = objects.get(namespace)?;
+        Some(held[at(held, name).ok()?].clone())
     }
 
     /// All objects of a namespace, by name.
     pub fn within(&self, namespace: &str) -> Vec<Arc<V>> {
         let objects = self.objects.read();
-        objects
-            .get(namespace)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .cloned()
-            .collect()
+        objects.get(namespace).cloned().unwrap_or_default()
     }
 
     /// Whether any object is such.
@@ -49,21 +47,21 @@ impl<V: Kept> Cache<V> {
         self.objects
             .read()
             .values()
-            .flat_map(BTreeMap::values)
+            .flatten()
             .any(|object| is_such(object))
     }
 
     /// The first object that is such, in no order.
     pub fn find(&self, is_such: impl Fn(&V) -> bool) -> Option<Arc<V>> {
         let objects = self.objects.read();
-        let mut all = objects.values().flat_map(BTreeMap::values);
+        let mut all = objects.values().flatten();
         all.find(|object| is_such(object)).cloned()
     }
 
     /// The objects that are such.
     pub fn such(&self, is_such: impl Fn(&V) -> bool) -> Vec<Arc<V>> {
         let objects = self.objects.read();
-        let all = objects.values().flat_map(BTreeMap::values);
+        let all = objects.values().flatten();
         all.filter(|object| is_such(object)).cloned().collect()
     }
 
@@ -72,7 +70,7 @@ impl<V: Kept> Cache<V> {
         let objects = self.objects.read();
         objects
             .values()
-            .flat_map(BTreeMap::values)
+            .flatten()
             .map(|object| object.meta().uid.clone())
             .collect()
     }
@@ -82,7 +80,7 @@ impl<V: Kept> Cache<V> {
         let objects = self.objects.read();
         objects
             .values()
-            .flat_map(BTreeMap::values)
+            .flatten()
             .map(|object| object.meta().key())
             .collect()
     }
@@ -105,7 +103,7 @@ impl<V: Kept> Cache<V> {
         let meta = object.meta();
         let mut objects = self.objects.write();
         let held = objects.entry(meta.namespace.clone()).or_default();
-        let before = held.insert(meta.name.clone(), object.clone());
+        let before = insert(held, object.clone());
         (object, before)
     }
 
@@ -115,7 +113,9 @@ impl<V: Kept> Cache<V> {
         let Some(held) = objects.get_mut(namespace) else {
             return;
         };
-        held.remove(name);
+        if let Ok(at) = at(held, name) {
+            held.remove(at);
+        }
         if held.is_empty() {
             objects.remove(namespace);
         }
@@ -125,9 +125,8 @@ impl<V: Kept> Cache<V> {
     pub fn replace(&self, list: Vec<V>) {
         let mut objects = Namespaces::<V>::new();
         for object in list {
-            let meta = object.meta();
-            let held = objects.entry(meta.namespace.clone()).or_default();
-            held.insert(meta.name.clone(), Arc::new(object));
+            let held = objects.entry(object.meta().namespace.clone()).or_default();
+            insert(held, Arc::new(object));
         }
         *self.objects.write() = objects;
         self.synced.send_replace(true);
@@ -137,5 +136,21 @@ impl<V: Kept> Cache<V> {
     pub async fn synced(&self) {
         // The sender lives as long as the cache, so this cannot fail.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+}
+
+/// Where the object of this name is, or belongs.
+fn at<V: Kept>(held: &[Arc<V>], name: &str) -> Result<usize, usize> {
+    held.binary_search_by(|object| object.meta().name.as_str().cmp(name))
+}
+
+/// Puts an object into its place; what stood there before.
+fn insert<V: Kept>(held: &mut Vec<Arc<V>>, object: Arc<V>) -> Option<Arc<V>> {
+    match at(held, &object.meta().name) {
+        Ok(at) => Some(std::mem::replace(&mut held[at], object)),
+        Err(at) => {
+            held.insert(at, object);
+            None
+        }
     }
 }

@@ -61,7 +61,7 @@ impl Controller {
         let now = Timestamp::now();
         let split = self.world.splits.get(&key.namespace, &key.name);
         let (Ok(policy), Ok(shown)) = (
-            Policy::from_spec(&rollout.spec),
+            Policy::from_spec(&rollout.spec()),
             read_state(rollout, split.as_deref(), now),
         ) else {
             return;

@@ -12,7 +12,7 @@ use super::{
 impl Controller {
     /// The MeshRollout is gone.
     pub(super) fn tell_of_a_deletion(&self, last: &RolloutFacts) {
-        let Some(workload) = &last.spec.workload else {
+        let Some(workload) = &last.workload else {
             return;
         };
         let why = format!("MeshRollout {} was deleted", last.meta.name);
@@ -39,7 +39,7 @@ impl Controller {
 
     fn tell_left_held(&self, namespace: &str, name: &str, why: &str) {
         let rollouts = self.world.rollouts.within(namespace);
-        let mut workloads = rollouts.iter().filter_map(|r| r.spec.workload.as_ref());
+        let mut workloads = rollouts.iter().filter_map(|r| r.workload.as_ref());
         let deployment = self.world.deployments.get(namespace, name);
         let held = deployment.filter(|deployment| is_held(deployment));
         let Some(held) = held.filter(|_| !workloads.any(|workload| workload.name == name)) else {

@@ -46,7 +46,7 @@ pub fn of_namespace(world: &World, namespace: &str) -> Vec<Key> {
 pub fn of_workload(world: &World, namespace: &str, deployment: &str) -> Vec<Key> {
     let rollouts = world.rollouts.within(namespace);
     let concerned = rollouts.iter().filter(|rollout| {
-        let workload = rollout.spec.workload.as_ref();
+        let workload = rollout.workload.as_ref();
         workload.is_none_or(|workload| workload.name == deployment)
     });
     concerned.map(|rollout| rollout.meta.key()).collect()

@@ -99,7 +99,7 @@ pub struct Controller {
     metrics: Metrics,
     own_namespace: String,
     meshed: Meshed,
-    memories: Mutex<HashMap<Key, Memory>>,
+    memories: Mutex<HashMap<Key, Box<Memory>>>,
 }
 
 /// Runs the controller until `shutdown`; then lets running looks end and gives the Lease back.

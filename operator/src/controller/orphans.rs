@@ -70,7 +70,7 @@ fn orphans(world: &World) -> Vec<Arc<AutoscalerFacts>> {
     held.retain(|autoscaler| {
         let rollouts = world.rollouts.within(&autoscaler.meta.namespace);
         let governs = |name: &str| {
-            let mut workloads = rollouts.iter().filter_map(|r| r.spec.workload.as_ref());
+            let mut workloads = rollouts.iter().filter_map(|r| r.workload.as_ref());
             workloads.any(|workload| workload.name == name)
         };
         !autoscaler.deployment.as_deref().is_some_and(governs)

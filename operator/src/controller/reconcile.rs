@@ -179,7 +179,7 @@ impl Controller {
             // The cache shows it: nobody needs it twice.
             memory.written = None;
         }
-        let policy = Policy::from_spec(&rollout.spec);
+        let policy = Policy::from_spec(&rollout.spec());
         let look = self.observe(
             term,
             rollout,
@@ -511,7 +511,7 @@ fn leaving<'a>(look: &Look<'a>, state: &'a State) -> Vec<&'a str> {
 
 /// The Deployment that the MeshRollout governs.
 fn governed<'a>(look: &Look<'a>) -> Option<&'a DeploymentFacts> {
-    let workload = look.rollout.spec.workload.as_ref()?;
+    let workload = look.rollout.workload.as_ref()?;
     let mut deployments = look.namespace.deployments.iter();
     deployments
         .find(|d| d.meta.name == workload.name && !d.meta.deleting)

@@ -36,14 +36,14 @@ pub fn read_state(
     split: Option<&SplitFacts>,
     now: Timestamp,
 ) -> Result<State, Unreadable> {
-    let Some(written) = &rollout.state else {
+    let Some(written) = rollout.state() else {
         let last = split.map_or(0, |split| split.fence);
         return Ok(State {
             fence: now.as_second().max(last),
             ..State::default()
         });
     };
-    Ok(serde_json::from_str(written)?)
+    Ok(serde_json::from_value(written)?)
 }
 
 /// Whether the apiserver has kept what it was sent of an object's `part`. The CRD of an earlier
@@ -110,7 +110,7 @@ impl Controller {
                 }
             }
         }
-        let is_first = rollout.state.is_none();
+        let is_first = rollout.state().is_none();
         let object = rollout.with(Some(next));
         let api = Api::<MeshRollout>::namespaced(self.client.clone(), &rollout.meta.namespace);
         let name = &rollout.meta.name;

@@ -16,7 +16,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice_crds::names;
 use sluice_rollout::revision::candidate_pod_hash;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
@@ -393,9 +393,7 @@ impl Webhooks {
 
 /// Whether the MeshRollout tries this candidate, whose ReplicaSet may not be made yet.
 fn is_tried(rollout: &RolloutFacts, told: &str) -> bool {
-    let state = rollout.state.as_deref();
-    let state = state.and_then(|state| serde_json::from_str::<Value>(state).ok());
-    let state = state.unwrap_or_default();
+    let state = rollout.state().unwrap_or_default();
     let revision = state["candidate"]["revision"].as_str();
     revision.is_some_and(|revision| {
         candidate(&rollout.meta.namespace, &candidate_pod_hash(revision)) == told

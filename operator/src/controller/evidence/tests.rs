@@ -13,7 +13,7 @@ use super::*;
 use crate::controller::fixtures::rollout;
 
 fn rules() -> Rules {
-    Policy::from_spec(&rollout("web", "web").spec)
+    Policy::from_spec(&rollout("web", "web").spec())
         .unwrap()
         .rules
 }

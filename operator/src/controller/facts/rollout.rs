@@ -2,50 +2,57 @@
 
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
-use sluice_crds::{MeshRollout, MeshRolloutSpec, MeshRolloutStatus, names};
+use serde_json::Value;
+use sluice_crds::{MeshRollout, MeshRolloutSpec, MeshRolloutStatus, WorkloadRef, names};
 
 use super::{Meta, Packed};
 
-/// A MeshRollout, whole but for metadata that nobody reads.
+/// A MeshRollout: what others ask about it, and the whole but for metadata that nobody reads.
 #[derive(Clone, Debug)]
 pub struct RolloutFacts {
     /// What every object has.
     pub meta: Meta,
-    /// `spec`.
-    pub spec: MeshRolloutSpec,
+    /// `spec.workload`.
+    pub workload: Option<WorkloadRef>,
+    /// `spec.services`.
+    pub services: Option<Vec<String>>,
     /// The annotation `sluice.dev/command`; empty: nobody says anything.
     pub command: String,
-    /// `status.state`, as JSON.
-    pub state: Option<Box<str>>,
-    /// The status without the state.
-    status: Option<Packed<MeshRolloutStatus>>,
+    object: Packed<MeshRollout>,
 }
 
 impl RolloutFacts {
     /// Keeps a MeshRollout.
     #[must_use]
-    pub fn of(object: MeshRollout) -> Self {
-        let meta = Meta::of(&object.metadata);
-        let annotations = object.metadata.annotations.as_ref();
+    pub fn of(mut object: MeshRollout) -> Self {
+        let metadata = std::mem::take(&mut object.metadata);
+        let annotations = metadata.annotations.as_ref();
         let command = annotations.and_then(|all| all.get(names::COMMAND));
-        let mut status = object.status;
-        let state = status.as_mut().and_then(|status| status.state.take());
         Self {
-            meta,
+            meta: Meta::of(&metadata),
+            workload: object.spec.workload.clone(),
+            services: object.spec.services.clone(),
             command: command.cloned().unwrap_or_default(),
-            state: state.map(|state| state.to_string().into()),
-            status: status.as_ref().map(Packed::of),
-            spec: object.spec,
+            object: Packed::of(&object),
         }
+    }
+
+    /// The spec.
+    #[must_use]
+    pub fn spec(&self) -> MeshRolloutSpec {
+        self.object.open().spec
     }
 
     /// The status, with the state.
     #[must_use]
     pub fn status(&self) -> Option<MeshRolloutStatus> {
-        let mut status = self.status.as_ref()?.open();
-        let state = self.state.as_deref();
-        status.state = state.and_then(|state| serde_json::from_str(state).ok());
-        Some(status)
+        self.object.open().status
+    }
+
+    /// `status.state`.
+    #[must_use]
+    pub fn state(&self) -> Option<Value> {
+        self.status()?.state
     }
 
     /// The object with this status, to be written in its place. The apiserver keeps to its own
@@ -60,7 +67,7 @@ impl RolloutFacts {
                 resource_version: Some(self.meta.version.clone()),
                 ..ObjectMeta::default()
             },
-            spec: self.spec.clone(),
+            spec: self.spec(),
             status,
         }
     }

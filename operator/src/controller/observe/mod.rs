@@ -35,12 +35,11 @@ pub fn observe(
 }
 
 fn workload(rollout: &RolloutFacts, namespace: &Namespace, services: &[String]) -> Workload {
-    let spec = &rollout.spec;
-    if let Some(versions) = &spec.versions {
+    if let Some(versions) = &rollout.spec().versions {
         return subsets::view(versions, services, namespace)
             .map_or(Workload::Missing, Workload::Subsets);
     }
-    let name = spec
+    let name = rollout
         .workload
         .as_ref()
         .map(|workload| workload.name.as_str());
@@ -52,7 +51,7 @@ fn workload(rollout: &RolloutFacts, namespace: &Namespace, services: &[String]) 
 }
 
 fn unheld(rollout: &RolloutFacts, namespace: &Namespace) -> Option<UnheldAutoscaler> {
-    let workload = rollout.spec.workload.as_ref()?;
+    let workload = rollout.workload.as_ref()?;
     let mut autoscalers = namespace.autoscalers.iter();
     autoscalers.find_map(|autoscaler| {
         let manager = autoscaler.unheld_by()?;
@@ -69,7 +68,7 @@ fn conflict(rollout: &RolloutFacts, namespace: &Namespace) -> Option<String> {
     let age = |r: &RolloutFacts| (r.meta.created, r.meta.name.clone());
     let own_services = services_of(rollout, namespace);
     let collides = |other: &RolloutFacts| {
-        let (ours, theirs) = (&rollout.spec.workload, &other.spec.workload);
+        let (ours, theirs) = (&rollout.workload, &other.workload);
         let same_workload = match (ours, theirs) {
             (Some(ours), Some(theirs)) => ours.kind == theirs.kind && ours.name == theirs.name,
             _ => false,

@@ -6,14 +6,13 @@ use crate::controller::{facts::RolloutFacts, watches::Namespace};
 /// the Deployment's template; sorted.
 #[must_use]
 pub fn services_of(rollout: &RolloutFacts, namespace: &Namespace) -> Vec<String> {
-    let spec = &rollout.spec;
-    if let Some(named) = &spec.services {
+    if let Some(named) = &rollout.services {
         let mut named = named.clone();
         named.sort();
         named.dedup();
         return named;
     }
-    let name = spec
+    let name = rollout
         .workload
         .as_ref()
         .map(|workload| workload.name.as_str());

@@ -205,7 +205,7 @@ fn services_that_take_the_pods_are_split_unless_the_spec_names_them() {
     let scene = Scene::new();
     assert_eq!(services_of(&rollout("web", "web"), &scene.0), ["web"]);
     let mut named = rollout("web", "web");
-    named.spec.services = Some(vec!["web".to_owned(), "gone".to_owned()]);
+    named.services = Some(vec!["web".to_owned(), "gone".to_owned()]);
     let seen = observe(
         &named,
         &scene.0,
