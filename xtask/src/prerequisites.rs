@@ -1,4 +1,4 @@
-//! Debian packages that a node needs.
+//! Debian packages that a node needs, and that its tests run.
 
 use std::{
     fs,
@@ -12,7 +12,9 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 
 /// A package, and a file by which to see that it is there.
-const PACKAGES: [(&str, &str); 8] = [
+type Package = (&'static str, &'static str);
+
+const OF_A_NODE: [Package; 8] = [
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("containernetworking-plugins", "/usr/lib/cni/ptp"),
@@ -23,9 +25,21 @@ const PACKAGES: [(&str, &str); 8] = [
     ("iproute2", "ip"),
 ];
 
-/// Installs the packages that are missing. Says so before it does.
+/// What tests run in pods.
+const OF_TESTS: [Package; 1] = [("nginx", "nginx")];
+
+/// Installs what a node needs and is missing. Says so before it does.
 pub(crate) fn ensure_node_packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
+    ensure(&OF_A_NODE)
+}
+
+/// The same with what only tests need.
+pub(crate) fn ensure_test_packages() -> Result<()> {
+    ensure(&[&OF_A_NODE[..], &OF_TESTS].concat())
+}
+
+fn ensure(packages: &[Package]) -> Result<()> {
+    let missing: Vec<&str> = packages
         .iter()
         .filter(|(_, file)| !is_present(file))
         .map(|(package, _)| *package)
@@ -62,7 +76,7 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
         .stdout(Stdio::null());
     command::output(&mut apt).context(
         "installing packages failed; on another distribution install containerd, runc, the CNI plugins \
-         (in /usr/lib/cni), nftables, iptables, conntrack, socat and iproute2 yourself",
+         (in /usr/lib/cni), nftables, iptables, conntrack, socat and iproute2 yourself, and for the tests nginx",
     )?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::{
     cluster::{self, Cluster, Kind, With},
-    demo, faults, paths, prerequisites, tools,
+    demo, faults, paths, prerequisites, product, tools,
 };
 
 /// Name of the node that the real-cluster tests run on.
@@ -43,12 +43,13 @@ pub(crate) fn run(test: &Test) -> Result<()> {
             );
         }
     }
-    prerequisites::ensure_node_packages()?;
+    prerequisites::ensure_test_packages()?;
     // Go programs take the second core while cargo compiles.
     let programs = thread::spawn(|| tools::ensure(&tools::ALL));
     let mut times = Vec::new();
     let mut result = Ok(());
     let mut programs = Some(programs);
+    let mut ahead = None;
     for name in &test.only {
         if matches!(name.as_str(), "api" | "faults" | "cluster")
             && let Some(programs) = programs.take()
@@ -56,6 +57,11 @@ pub(crate) fn run(test: &Test) -> Result<()> {
             programs
                 .join()
                 .map_err(|_| anyhow!("building the tools panicked"))??;
+        }
+        // They wait most of the time, and the node needs the product.
+        let waits = matches!(name.as_str(), "api" | "faults");
+        if waits && ahead.is_none() && test.only.iter().any(|suite| suite == "cluster") {
+            ahead = Some(product::Ahead::start()?);
         }
         println!("\n=== {name}");
         let began = Instant::now();
@@ -65,6 +71,7 @@ pub(crate) fn run(test: &Test) -> Result<()> {
             break;
         }
     }
+    drop(ahead);
     if !test.keep && result.is_ok() {
         cluster::down(API)?;
         faults::down()?;
@@ -152,6 +159,7 @@ const LONG: [&str; 2] = ["apply_loop::", "last_good::"];
 /// What needs pods: the demo's story with its promises asserted, then the cluster tests.
 fn node() -> Result<()> {
     let node = node_with_story()?;
+    node.load_image(&product::nginx()?)?;
     cluster_tests(&node, "4", &SIDE_BY_SIDE, &[])?;
     let elsewhere = [&SIDE_BY_SIDE[..], &SLOW, &LAST].concat();
     let others: Vec<&str> = elsewhere.iter().flat_map(|it| ["--skip", it]).collect();

@@ -1,5 +1,5 @@
 //! An edge outside the mesh in front of a governed service: said, and no evidence. The edge is
-//! podinfo without a sidecar, which to the mesh is what any proxy without one is.
+//! nginx, without a sidecar.
 
 use std::{
     sync::{
@@ -31,8 +31,9 @@ async fn an_edge_outside_the_mesh_is_named_with_its_share_and_promotes_nothing()
         // So short that what a step waits for later is evidence.
         let spec = json!({"workload": {"name": APP}, "analysis": {"hold": "1s"}});
         place.apply(&rollout(APP, spec)).await;
-        place.apply(&caller("meshed", true)).await;
-        place.apply(&caller("edge", false)).await;
+        place.apply(&caller("meshed")).await;
+        place.apply(&configuration("edge")).await;
+        place.apply(&nginx("edge")).await;
 
         let meshed = Calls::start(place, "meshed").await;
         let message = place.condition(APP, "Bypassed", "False").await;
@@ -71,13 +72,51 @@ async fn an_edge_outside_the_mesh_is_named_with_its_share_and_promotes_nothing()
     .await;
 }
 
-/// podinfo that calls the service behind, with a sidecar or without.
-fn caller(name: &str, injected: bool) -> Value {
-    let url = format!("--backend-url=http://{APP}:9898/echo");
-    let mut caller = podinfo(name, 1, &[url]);
-    let metadata = &mut caller["spec"]["template"]["metadata"];
-    metadata["labels"][names::INJECT] = json!(injected.to_string());
-    caller
+/// podinfo with a sidecar that calls the service behind.
+fn caller(name: &str) -> Value {
+    podinfo(name, 1, &[format!("--backend-url=http://{APP}:9898/echo")])
+}
+
+/// nginx that passes everything on to the service, as one does whose upstream is a Service's name.
+fn configuration(name: &str) -> Value {
+    let text = format!(
+        "pid /tmp/nginx.pid;
+         events {{}}
+         http {{
+           access_log off;
+           client_body_temp_path /tmp/body;
+           proxy_temp_path /tmp/proxy;
+           fastcgi_temp_path /tmp/fastcgi;
+           uwsgi_temp_path /tmp/uwsgi;
+           scgi_temp_path /tmp/scgi;
+           server {{
+             listen 9898;
+             location / {{ proxy_pass http://{APP}:9898; }}
+           }}
+         }}"
+    );
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name},
+        "data": {"nginx.conf": text},
+    })
+}
+
+fn nginx(name: &str) -> Value {
+    let mut edge = podinfo(name, 1, &[]);
+    let template = &mut edge["spec"]["template"];
+    template["metadata"]["labels"][names::INJECT] = json!("false");
+    template["spec"]["containers"] = json!([{
+        "name": "nginx",
+        "image": "nginx:debian",
+        "args": ["-c", "/etc/edge/nginx.conf", "-e", "stderr", "-g", "daemon off;"],
+        "ports": [{"containerPort": 9898}],
+        "readinessProbe": {"tcpSocket": {"port": 9898}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "configuration", "mountPath": "/etc/edge"}],
+    }]);
+    template["spec"]["volumes"] = json!([{"name": "configuration", "configMap": {"name": name}}]);
+    edge
 }
 
 /// Calls through one pod, ten a second.
