@@ -24,6 +24,9 @@ use super::{
 
 /// After the end nothing may be written for so long, and it must come to that within ten times it.
 const QUIET: Duration = Duration::from_millis(1500);
+/// What is still to come after a cut has so long: a new process, and a tidying up of the webhooks'
+/// lists, which may be ten seconds away.
+const LATE: Duration = Duration::from_secs(30);
 /// The longest that one story may take.
 const LONGEST: Duration = Duration::from_secs(240);
 
@@ -107,22 +110,101 @@ impl Lane {
     /// Plays a story with one write cut; what was wrong.
     pub async fn run(&self, plan: &Plan, reference: &Reference) -> (Vec<String>, Duration) {
         let began = Instant::now();
-        let outcome = match self.play(plan.story, Some(plan)).await {
-            Ok(outcome) => outcome,
-            Err(error) => return (vec![format!("{error:#}")], began.elapsed()),
-        };
-        let mut wrongs = outcome.wrongs;
+        match self.play(plan.story, Some((plan, reference))).await {
+            Ok(outcome) => (outcome.wrongs, outcome.took),
+            Err(error) => (vec![format!("{error:#}")], began.elapsed()),
+        }
+    }
+
+    /// Plays a story in a namespace of its own, with a write cut or without.
+    ///
+    /// # Errors
+    /// It did not come to its end.
+    async fn play(&self, story: Story, cut: Option<(&Plan, &Reference)>) -> Result<Outcome> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("faults-{}-{number}", std::process::id());
+        let began = Instant::now();
+        let layer = &self.controller.layer;
+        let logged = self.controller.process.log().len();
+        layer.forget();
+        layer.heal();
+        if let Some((plan, _)) = cut {
+            layer.add(rule(plan, &namespace));
+        }
+        let scene = Scene::new(&self.stage, &namespace).await?;
+        let witness = Witness::start(&scene);
+        let played = timeout(LONGEST, async {
+            let before = story.begin(&scene).await?;
+            story.play(&scene).await?;
+            let end = self.end(&scene, before.fence, cut).await?;
+            witness.has_seen_all(&scene).await?;
+            Ok(end)
+        });
+        let played = played.await.context("the story does not end").flatten();
+        let log = self.controller.process.log().split_off(logged);
+        let (picture, mut wrongs) = played.with_context(|| {
+            let tail: Vec<&str> = log.lines().rev().take(12).collect();
+            format!(
+                "{namespace}; the controller's last words:\n{}",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            )
+        })?;
+        wrongs.extend(witness.verdict());
+        let broken = log.lines().filter(|line| is_alarm(line));
+        wrongs.extend(broken.map(str::to_owned));
+        scene.remove().await;
+        Ok(Outcome {
+            writes: layer.writes(),
+            namespace,
+            picture,
+            wrongs,
+            took: began.elapsed(),
+        })
+    }
+
+    /// How it has ended, and what of that is wrong: known once it is right and nothing is written
+    /// any more, or when nothing that is late can be on its way.
+    async fn end(
+        &self,
+        scene: &Scene,
+        first_fence: i64,
+        cut: Option<(&Plan, &Reference)>,
+    ) -> Result<(Value, Vec<String>)> {
+        let began = Instant::now();
+        loop {
+            self.quiet(&scene.namespace).await?;
+            let picture = picture::of(scene, first_fence).await?;
+            let Some((plan, reference)) = cut else {
+                return Ok((picture, Vec::new()));
+            };
+            let wrongs = self.wrongs(plan, reference, &scene.namespace, &picture);
+            if wrongs.is_empty() || began.elapsed() > LATE {
+                return Ok((picture, wrongs));
+            }
+        }
+    }
+
+    fn wrongs(
+        &self,
+        plan: &Plan,
+        reference: &Reference,
+        namespace: &str,
+        picture: &Value,
+    ) -> Vec<String> {
+        let mut wrongs = Vec::new();
+        let layer = &self.controller.layer;
         // How others stand is told as often as time allows.
-        if self.controller.layer.fired() == 0 && !plan.point.deed.is_figures {
+        if layer.fired() == 0 && !plan.point.deed.is_figures {
             wrongs.push("the write never came".to_owned());
         }
-        if outcome.picture != reference.picture {
+        if *picture != reference.picture {
             wrongs.push(format!(
                 "another end: {}",
-                difference(&reference.picture, &outcome.picture)
+                difference(&reference.picture, picture)
             ));
         }
-        let history = by_object(&outcome.namespace, &outcome.writes);
+        let history = by_object(namespace, &layer.writes());
         for (object, told) in &reference.history {
             let empty = Vec::new();
             let other = history.get(object).unwrap_or(&empty);
@@ -136,53 +218,7 @@ impl Lane {
         {
             wrongs.push(format!("{object} was written"));
         }
-        (wrongs, outcome.took)
-    }
-
-    /// Plays a story in a namespace of its own.
-    ///
-    /// # Errors
-    /// It did not come to its end.
-    pub async fn play(&self, story: Story, plan: Option<&Plan>) -> Result<Outcome> {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let namespace = format!("faults-{}-{number}", std::process::id());
-        let began = Instant::now();
-        let layer = &self.controller.layer;
-        let logged = self.controller.process.log().len();
-        layer.forget();
-        layer.heal();
-        if let Some(plan) = plan {
-            layer.add(rule(plan, &namespace));
-        }
-        let scene = Scene::new(&self.stage, &namespace).await?;
-        let witness = Witness::start(&scene);
-        let played = timeout(LONGEST, async {
-            let before = story.begin(&scene).await?;
-            story.play(&scene).await?;
-            self.quiet(&namespace).await?;
-            picture::of(&scene, before.fence).await
-        });
-        let played = played.await.context("the story does not end").flatten();
-        let log = self.controller.process.log().split_off(logged);
-        let picture = played.with_context(|| {
-            let tail: Vec<&str> = log.lines().rev().take(12).collect();
-            format!(
-                "{namespace}; the controller's last words:\n{}",
-                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
-            )
-        })?;
-        let mut wrongs = witness.verdict();
-        let broken = log.lines().filter(|line| is_alarm(line));
-        wrongs.extend(broken.map(str::to_owned));
-        scene.remove().await;
-        Ok(Outcome {
-            writes: layer.writes(),
-            namespace,
-            picture,
-            wrongs,
-            took: began.elapsed(),
-        })
+        wrongs
     }
 
     /// Waits until nothing is written about the namespace any more.
@@ -190,10 +226,8 @@ impl Lane {
         let began = Instant::now();
         loop {
             let last = self.controller.layer.last_write(namespace);
-            if last
-                .as_ref()
-                .is_none_or(|write| write.at.elapsed() >= QUIET)
-            {
+            let is_over = |write: &Write| write.at.elapsed() >= QUIET;
+            if began.elapsed() >= QUIET && last.as_ref().is_none_or(is_over) {
                 return Ok(());
             }
             if began.elapsed() > QUIET * 10 {

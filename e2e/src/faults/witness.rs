@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -15,7 +16,10 @@ use sluice_crds::{MeshRollout, TrafficSplit, names};
 use sluice_rollout::{invariants, policy::Policy, state::State};
 use tokio::task::JoinSet;
 
-use super::scene::{APP, REPLICAS, Scene};
+use super::{
+    scene::{APP, REPLICAS, Scene},
+    stage::until,
+};
 
 /// One revision.
 #[derive(Clone)]
@@ -59,15 +63,19 @@ impl Witness {
         }
     }
 
-    /// The newest revision that it has seen.
-    #[must_use]
-    pub fn newest(&self) -> u64 {
-        self.seen
-            .lock()
-            .iter()
-            .map(|(version, _)| *version)
-            .max()
-            .unwrap_or_default()
+    /// Waits until it has seen the rollout and the split as they are, and so all that led there.
+    ///
+    /// # Errors
+    /// It does not come to see them.
+    pub async fn has_seen_all(&self, scene: &Scene) -> Result<()> {
+        let rollout = scene.api::<MeshRollout>().get(APP).await?;
+        let newest = [version(&rollout), version(&scene.split().await?)];
+        until("the witness to see the end", async || {
+            let seen = self.seen.lock();
+            let has = |newest: &u64| seen.iter().any(|(version, _)| version == newest);
+            Ok(newest.iter().all(has).then_some(()))
+        })
+        .await
     }
 
     /// What was wrong at any revision.
@@ -116,13 +124,15 @@ where
                 Ok(watcher::Event::Delete(object)) => (object, false),
                 _ => continue,
             };
-            let version = object
-                .resource_version()
-                .and_then(|version| version.parse().ok());
-            seen.lock()
-                .push((version.unwrap_or_default(), of(object, is_there)));
+            seen.lock().push((version(&object), of(object, is_there)));
         }
     }
+}
+
+/// The revision of etcd at which an object was written.
+fn version(object: &impl ResourceExt) -> u64 {
+    let version = object.resource_version();
+    { version.and_then(|version| version.parse().ok()) }.unwrap_or_default()
 }
 
 /// What is known at one revision.
