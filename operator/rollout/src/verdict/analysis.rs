@@ -153,8 +153,9 @@ impl Analysis {
         let arms = (tally.stable, tally.candidate_errors());
         self.witnesses.add(at, &growth.reporter, arms, &growth.pods);
         self.window.add(at, tally.stable, tally.candidate);
-        for candidate in self.window.kept_by_stable() {
-            self.promise.observe(candidate);
+        let kept = self.window.kept_by_stable();
+        for candidate in &kept {
+            self.promise.observe(*candidate);
         }
         let Some(seen) = self.fences.get_mut(&fence) else {
             return;
@@ -162,11 +163,14 @@ impl Analysis {
         seen.breach.observe(tally.candidate);
         let ready = seen.whole_stratum(tally);
         let seen = seen.tally;
-        if let Some(stratum) = ready {
-            self.compare(&stratum);
+        if let Some(stratum) = &ready {
+            self.compare(stratum);
         }
         self.merge_oldest();
-        self.accuse(seen, self.whole(), at);
+        // Where nothing was compared, nothing has changed.
+        if ready.is_some() || !kept.is_empty() {
+            self.accuse(seen, at);
+        }
     }
 
     /// A pod that was found at fault and gets no requests any more: the revision can be judged
@@ -223,11 +227,15 @@ impl Analysis {
 
     /// Accuses once the capital reaches 1/alpha. The sentence tells of the fence if the
     /// candidate did worse in it than before, else of the whole.
-    fn accuse(&mut self, fence: Tally, whole: Tally, at: Millis) {
-        let terms = self.terms();
-        if self.accusation.is_some() || capital(terms) < -self.rules.alpha.ln() {
+    fn accuse(&mut self, fence: Tally, at: Millis) {
+        if self.accusation.is_some() {
             return;
         }
+        let terms = self.terms();
+        if capital(terms) < -self.rules.alpha.ln() {
+            return;
+        }
+        let whole = self.whole();
         let tally = if fence.gap() > whole.gap() {
             fence
         } else {
