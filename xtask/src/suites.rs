@@ -142,32 +142,33 @@ const SIDE_BY_SIDE: [&str; 12] = [
 ];
 
 /// Those that wait for minutes: for `prove`.
-const SLOW: [&str; 5] = [
+const SLOW: [&str; 6] = [
     "autoscaler::",
     "churn::",
     "cut_off::a_gateway_cut_off",
     "eject::",
+    "last_good::",
     "uninstall::",
 ];
 
 /// What looks at all that the others have left behind.
 const LAST: [&str; 2] = ["leaks::", "refused::"];
 
-/// Those of the others that have a long form, which `prove` asks for.
-const LONG: [&str; 2] = ["apply_loop::", "last_good::"];
+/// Of the others the one that has a long form, which `prove` asks for.
+const LONG: [&str; 1] = ["apply_loop::"];
 
 /// What needs pods: the demo's story with its promises asserted, then the cluster tests.
 fn node() -> Result<()> {
     let node = node_with_story()?;
     node.load_image(&product::nginx()?)?;
-    cluster_tests(&node, "4", &SIDE_BY_SIDE, &[])?;
+    cluster_tests(&node, "6", &SIDE_BY_SIDE, &[])?;
     let elsewhere = [&SIDE_BY_SIDE[..], &SLOW, &LAST].concat();
     let others: Vec<&str> = elsewhere.iter().flat_map(|it| ["--skip", it]).collect();
     cluster_tests(&node, "1", &others, &[])?;
     cluster_tests(&node, "1", &LAST, &[])
 }
 
-/// The cluster tests that take minutes, and the long form of those that have one.
+/// The cluster tests that take minutes, and the long form of the one that has it.
 pub(crate) fn prove_cluster() -> Result<()> {
     let node = node_with_story()?;
     let which = [&LONG[..], &SLOW].concat();

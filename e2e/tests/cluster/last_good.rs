@@ -19,6 +19,8 @@ use crate::{
 };
 
 const RATE: u32 = 100;
+/// For which nobody is there.
+const MINUTES: usize = 3;
 /// The parts of the operator that proxies hear of.
 const OPERATOR: [&str; 2] = ["serving", "controller"];
 const LAST_GOOD: &str = "sluice_last_good_timestamp_seconds";
@@ -43,11 +45,9 @@ async fn proxies_that_restart_while_nobody_is_there_to_ask_serve_what_they_serve
             .await;
         }
         stop_apiserver().await;
-        let minutes = if node::runs_long() { 3 } else { 0 };
-        for _ in 0..minutes {
+        for _ in 0..MINUTES {
             traffic.goes_on(60 * RATE as usize).await;
         }
-        traffic.goes_on(5 * RATE as usize).await;
         traffic.end().await;
 
         restart(&proxies).await;

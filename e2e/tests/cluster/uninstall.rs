@@ -22,7 +22,7 @@ use crate::{
     app::deployment,
     busy::{APP, Busy, hurried},
     demo::{self, rolled_out},
-    node::{self, afterwards, helm, say, wait_until},
+    node::{afterwards, helm, say, wait_until},
     place::{Place, is, is_going, within},
 };
 
@@ -53,10 +53,8 @@ async fn uninstalled_under_traffic_all_serves_on_and_reinstalled_the_rollout_goe
             pods.delete(&lost, &DeleteParams::default()).await.unwrap();
             replaced(place, &lost).await;
             busy.goes_on().await;
-            if node::runs_long() {
-                the_lease_ends(place, &busy, &revision).await;
-                the_certificates_go(&place.client).await;
-            }
+            the_lease_ends(place, &busy, &revision).await;
+            the_certificates_go(&place.client).await;
         };
         afterwards(away, values.install()).await;
 
