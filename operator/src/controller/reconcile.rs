@@ -351,7 +351,8 @@ impl Controller {
         memory: &mut Memory,
     ) -> Result<Option<Instant>, ActError> {
         let rollout = look.rollout;
-        let before = rollout.status().unwrap_or_default();
+        let stored = rollout.status();
+        let before = stored.clone().unwrap_or_default();
         let generation = rollout.meta.generation;
         let shown = Shown {
             policy,
@@ -365,7 +366,7 @@ impl Controller {
             what: "rendering the status".to_owned(),
             message: error.to_string(),
         })?;
-        let due_at = self.store(look, next, memory).await?;
+        let due_at = self.store(look, stored.as_ref(), next, memory).await?;
         if due_at.is_none() {
             memory.written = Some(Box::new(state.clone()));
         }

@@ -90,16 +90,17 @@ fn difference_at(sent: &Value, stored: &Value) -> Option<String> {
 }
 
 impl Controller {
-    /// Writes a status whole, if it differs from the one that stands; figures alone now and then.
+    /// Writes a status whole, if it differs from the one that is stored; figures alone now and then.
     /// Gives when they are due.
     pub(super) async fn store(
         &self,
         look: &Look<'_>,
+        before: Option<&MeshRolloutStatus>,
         next: MeshRolloutStatus,
         memory: &mut Memory,
     ) -> Result<Option<Instant>, ActError> {
         let rollout = look.rollout;
-        match difference(rollout.status().as_ref(), &next) {
+        match difference(before, &next) {
             Difference::None => return Ok(None),
             Difference::Substance => {}
             Difference::Figures => {
@@ -110,7 +111,7 @@ impl Controller {
                 }
             }
         }
-        let is_first = rollout.state().is_none();
+        let is_first = before.is_none_or(|status| status.state.is_none());
         let object = rollout.with(Some(next));
         let api = Api::<MeshRollout>::namespaced(self.client.clone(), &rollout.meta.namespace);
         let name = &rollout.meta.name;
@@ -162,13 +163,14 @@ impl Controller {
         };
         let facts = vec![fact("Ready", "False"), fact("Stalled", "True")];
         let generation = look.rollout.meta.generation;
-        let before = look.rollout.status().unwrap_or_default();
+        let stored = look.rollout.status();
+        let before = stored.clone().unwrap_or_default();
         let next = MeshRolloutStatus {
             observed_generation: Some(generation),
             conditions: merge(&before.conditions, facts, generation, look.now),
             ..before
         };
-        self.store(look, next, memory).await
+        self.store(look, stored.as_ref(), next, memory).await
     }
 }
 

@@ -3,7 +3,7 @@
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
 use serde_json::Value;
-use sluice_crds::{MeshRollout, MeshRolloutSpec, MeshRolloutStatus, WorkloadRef, names};
+use sluice_crds::{MeshRollout, MeshRolloutSpec, MeshRolloutStatus, Versions, WorkloadRef, names};
 
 use super::{Meta, Packed};
 
@@ -14,6 +14,8 @@ pub struct RolloutFacts {
     pub meta: Meta,
     /// `spec.workload`.
     pub workload: Option<WorkloadRef>,
+    /// `spec.versions`.
+    pub versions: Option<Versions>,
     /// `spec.services`.
     pub services: Option<Vec<String>>,
     /// The annotation `sluice.dev/command`; empty: nobody says anything.
@@ -31,6 +33,7 @@ impl RolloutFacts {
         Self {
             meta: Meta::of(&metadata),
             workload: object.spec.workload.clone(),
+            versions: object.spec.versions.clone(),
             services: object.spec.services.clone(),
             command: command.cloned().unwrap_or_default(),
             object: Packed::of(&object),

@@ -35,7 +35,7 @@ pub fn observe(
 }
 
 fn workload(rollout: &RolloutFacts, namespace: &Namespace, services: &[String]) -> Workload {
-    if let Some(versions) = &rollout.spec().versions {
+    if let Some(versions) = &rollout.versions {
         return subsets::view(versions, services, namespace)
             .map_or(Workload::Missing, Workload::Subsets);
     }
